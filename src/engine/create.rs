@@ -1,0 +1,161 @@
+//! Creating a container: request, image and machine become a specification in the store.
+
+use std::collections::BTreeSet;
+
+use sbx_image::Image;
+use sbx_sandbox::config::CreateRequest;
+use sbx_sandbox::facts::ImageFacts;
+use sbx_sandbox::id::Id;
+use sbx_sandbox::isolation::{self, Isolation, Mode, Sources};
+use sbx_sandbox::names;
+use sbx_sandbox::resolve::{Context, Identity, bind_sources, resolve};
+use sbx_sandbox::spec::{MountPoint, SandboxSpec};
+use sbx_sandbox::store::{Durability, StoreError};
+use sbx_sandbox::timestamp::Timestamp;
+
+use crate::{Engine, Error, ErrorKind, Result, VM_NOT_BUILT};
+
+/// How often another name is made up when somebody has it.
+const NAME_ATTEMPTS: u32 = 20;
+
+/// A container that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its id.
+    pub id: Id,
+    /// What the user may not expect.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Creates a container from an image that is in the store.
+    pub fn create(&self, request: CreateRequest, image: &Image, durability: Durability) -> Result<Created> {
+        let (spec, warnings) = self.decide(request, image)?;
+        if spec.isolation.isolation == Mode::Vm {
+            return Err(Error::new(ErrorKind::Invalid, VM_NOT_BUILT));
+        }
+        self.make_volumes(&spec)?;
+        let id = spec.id.clone();
+        self.store.create(&spec, durability)?;
+        Ok(Created { id, warnings })
+    }
+
+    /// Whether the isolation that is asked for can be had, before anything is looked up or pulled for it.
+    pub fn check_isolation(&self, asked: &str) -> Result<()> {
+        let environment = std::env::var("SBX_ISOLATION").unwrap_or_default();
+        let sources = Sources {
+            flag: asked,
+            environment: &environment,
+            settings: self.settings.isolation.unwrap_or(Isolation::Process),
+            settings_given: self.settings.isolation.is_some(),
+        };
+        let resolved =
+            isolation::resolve(sources, Some(VM_NOT_BUILT)).map_err(|error| Error::of(ErrorKind::Invalid, error))?;
+        match resolved.isolation {
+            Mode::Process => Ok(()),
+            Mode::Vm => Err(Error::new(ErrorKind::Invalid, VM_NOT_BUILT)),
+        }
+    }
+
+    /// Decides the specification; a made-up name that somebody has is made up anew.
+    fn decide(&self, request: CreateRequest, image: &Image) -> Result<(SandboxSpec, Vec<String>)> {
+        let mut request = request;
+        self.name_other_containers(&mut request)?;
+        let facts = image_facts(image);
+        let machine = crate::facts::machine();
+        let inherited = self.inherited_mounts(&request)?;
+        let absent: BTreeSet<String> =
+            bind_sources(&request).into_iter().filter(|source| !std::path::Path::new(source).exists()).collect();
+        let environment = std::env::var("SBX_ISOLATION").unwrap_or_default();
+        let name = self.choose_name(&request.name)?;
+        let identity = Identity {
+            id: Id::random().map_err(|error| Error::of(ErrorKind::Other, error))?,
+            name,
+            created: Timestamp::now(),
+        };
+        let context = Context {
+            image: &facts,
+            settings: &self.settings,
+            machine: &machine,
+            identity,
+            isolation_environment: &environment,
+            inherited,
+            absent_sources: absent,
+        };
+        let (mut spec, warnings) = resolve(request, context)?;
+        self.share_hostname(&mut spec)?;
+        Ok((spec, warnings.into_iter().map(|warning| warning.0).collect()))
+    }
+
+    /// Who shares a network shares the host name, as in Docker.
+    fn share_hostname(&self, spec: &mut SandboxSpec) -> Result<()> {
+        if let Some(donor) = spec.host_config.network_mode.strip_prefix("container:") {
+            let donor = self.store.spec(&self.store.find(donor)?)?.config;
+            spec.config.hostname = donor.hostname;
+            spec.config.domainname = donor.domainname;
+        }
+        Ok(())
+    }
+
+    fn choose_name(&self, asked: &str) -> Result<String> {
+        if !asked.is_empty() {
+            let name = asked.strip_prefix('/').unwrap_or(asked);
+            names::validate(name).map_err(|error| Error::of(ErrorKind::Invalid, error))?;
+            return Ok(name.to_owned());
+        }
+        for attempt in 0..NAME_ATTEMPTS {
+            let name = names::generate(attempt);
+            match self.store.find(&name) {
+                Err(StoreError::NotFound(_)) => return Ok(name),
+                Ok(_) | Err(StoreError::Ambiguous(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(ErrorKind::Other, "no free name was found; give one with --name"))
+    }
+
+    /// `container:NAME` becomes `container:ID`, so that a later rename changes nothing.
+    fn name_other_containers(&self, request: &mut CreateRequest) -> Result<()> {
+        let host = &mut request.host_config;
+        for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode] {
+            let Some(reference) = mode.strip_prefix("container:") else { continue };
+            if reference.is_empty() {
+                continue;
+            }
+            *mode = format!("container:{}", self.store.find(reference)?);
+        }
+        if let Some(id) = host.ipc_mode.strip_prefix("container:") {
+            let id = self.store.find(id)?;
+            let donor = self.store.spec(&id)?.host_config.ipc_mode;
+            if donor != "shareable" && donor != "host" {
+                let message = format!(
+                    "can't join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor \
+                     container)"
+                );
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Mounts of the containers of `--volumes-from`.
+    fn inherited_mounts(&self, request: &CreateRequest) -> Result<Vec<(String, Vec<MountPoint>)>> {
+        let mut inherited = Vec::new();
+        for entry in &request.host_config.volumes_from {
+            let (name, _mode) = entry.split_once(':').unwrap_or((entry, ""));
+            let id = self.store.find(name)?;
+            inherited.push((entry.clone(), self.store.spec(&id)?.mounts));
+        }
+        Ok(inherited)
+    }
+}
+
+fn image_facts(image: &Image) -> ImageFacts {
+    ImageFacts {
+        id: image.id.to_string(),
+        digest: image.manifest.digest.to_string(),
+        layers: image.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
+        platform: image.config.platform().to_string(),
+        config: image.config.config.clone(),
+    }
+}

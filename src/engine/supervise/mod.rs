@@ -1,0 +1,177 @@
+//! `sbx supervise ID`: the small process that stands behind every sandbox.
+//!
+//! It inherits its listening socket and its lock from whoever started it (`spawn`), owns the container's streams, log,
+//! exit status, restarts and health, serves clients, and takes everything away at the end. When it is killed the
+//! container dies with it, and the next command finds and removes the rest (`reap`).
+
+mod connection;
+mod farewell;
+mod health;
+mod logfile;
+mod probes;
+mod process;
+mod record;
+mod requests;
+mod restart;
+mod streams;
+mod supervisor;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sbx_network::Network;
+use sbx_process_mode::{Joined, Setting};
+use sbx_protocol::{FrameError, Hello, Reply, Request, read_frame, write_frame};
+use sbx_rootfs::{LayerMounts, LayerStore};
+use sbx_sandbox::id::Id;
+use sbx_sandbox::isolation::Mode;
+use sbx_sandbox::settings::Settings;
+use sbx_sandbox::spec::SandboxSpec;
+use sbx_sandbox::store::Store;
+use sbx_sandbox::volumes::Volumes;
+
+pub(crate) use logfile::numbered;
+
+use self::logfile::{LogFile, LogOptions};
+use self::record::Record;
+use self::supervisor::{Parts, Supervisor};
+use crate::mode::Sandbox;
+use crate::paths::Paths;
+use crate::remove::Doomed;
+use crate::sys::Inherited;
+
+/// Runs the supervisor of the sandbox `id` until nothing of it is left.
+pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
+    let inherited = crate::sys::inherited().context("supervise is run by sbx itself")?;
+    let Inherited { listener, lock, program } = inherited;
+    let id = id.parse::<Id>().context("the sandbox's id")?;
+    let settings = Settings::load(&paths.config)?;
+    let store = Store::open(&paths.root)?;
+    let spec = store.spec(&id)?;
+    let sandboxed = paths.sandbox(id.as_str());
+
+    let refused = listener.try_clone().context("duplicate the socket")?;
+    let mut supervisor = match assemble(paths, &settings, store.clone(), spec, listener, program) {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            refuse(&refused, &format!("{error:#}"));
+            return sandboxed.remove().context("remove the sandbox's files");
+        }
+    };
+    drop(refused);
+    supervisor.run();
+    supervisor.sandbox.clean_up();
+    let doomed = if supervisor.spec.host_config.auto_remove {
+        Some(crate::remove::forget(&store, &supervisor.spec, crate::remove::AnonymousVolumes::Remove))
+    } else {
+        None
+    };
+    sandboxed.remove().with_context(|| format!("remove the files of sandbox {}", sandboxed.id()))?;
+    drop(lock);
+    supervisor.say_goodbye();
+    // Nobody has to wait for the disk.
+    doomed.transpose()?.map_or(Ok(()), Doomed::delete)
+}
+
+fn assemble(
+    paths: &Paths,
+    settings: &Settings,
+    store: Store,
+    spec: SandboxSpec,
+    listener: UnixListener,
+    program: OwnedFd,
+) -> anyhow::Result<Supervisor> {
+    listener.set_nonblocking(true).context("prepare the socket")?;
+    let machine = crate::facts::machine();
+    let state = store.state(&spec.id)?;
+    let files = store.files(&spec.id);
+    let log = open_log(&spec, &files.log())?;
+    let sandbox = match spec.isolation.isolation {
+        Mode::Process => Sandbox::Process(Box::new(sbx_process_mode::Sandbox::new(
+            spec.clone(),
+            Setting {
+                machine: machine.clone(),
+                files,
+                run: paths.run.clone(),
+                layers: LayerStore::open(&paths.root)?,
+                mounts: LayerMounts::open(&paths.run)?,
+                network: Network::open(&paths.root, &paths.run, &crate::network_options(settings)?)?,
+                volumes: Volumes::of(&store),
+                joined: joined(&store, &spec)?,
+                program,
+            },
+        ))),
+        Mode::Vm => bail!("{}", crate::VM_NOT_BUILT),
+    };
+    let record = Record::new(store, &spec, state, paths.sandbox(spec.id.as_str()).network());
+    Ok(Supervisor::new(Parts { spec, machine, record, sandbox, log, listener, signals: signals()? }))
+}
+
+/// Answers whoever started this supervisor, and only the first request: it cannot do its work.
+fn refuse(listener: &UnixListener, message: &str) {
+    let moment = Some(std::time::Duration::from_secs(1));
+    let answer = |mut socket: std::os::unix::net::UnixStream| -> Result<(), FrameError> {
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(moment)?;
+        socket.set_write_timeout(moment)?;
+        let _hello: Option<Hello> = read_frame(&mut socket)?;
+        let _request: Option<Request> = read_frame(&mut socket)?;
+        write_frame(&mut socket, &Reply::Failed(crate::failure::other(message)))
+    };
+    let _ = listener.set_nonblocking(true);
+    while let Ok((socket, _)) = listener.accept() {
+        // One that does not listen learns of it by the end of the connection.
+        let _ = answer(socket);
+    }
+}
+
+/// First processes of the containers whose namespaces are joined; they must run.
+fn joined(store: &Store, spec: &SandboxSpec) -> anyhow::Result<Joined> {
+    let find = |mode: &str| -> anyhow::Result<Option<(i32, Id)>> {
+        let Some(reference) = mode.strip_prefix("container:") else { return Ok(None) };
+        let id = store.find(reference)?;
+        let state = store.state(&id)?;
+        if !state.status.is_active() || state.pid <= 0 {
+            bail!("cannot join the namespace of container {id}: it is not running");
+        }
+        Ok(Some((state.pid, id)))
+    };
+    let host = &spec.host_config;
+    Ok(Joined {
+        network: find(&host.network_mode)?.map(|(pid, id)| (pid, store.files(&id))),
+        ipc: find(&host.ipc_mode)?.map(|(pid, _)| pid),
+        pid: find(&host.pid_mode)?.map(|(pid, _)| pid),
+    })
+}
+
+fn open_log(spec: &SandboxSpec, path: &std::path::Path) -> anyhow::Result<Option<LogFile>> {
+    let config = &spec.host_config.log_config;
+    if config.r#type == "none" {
+        return Ok(None);
+    }
+    let option = |name: &str| config.config.get(name).map(String::as_str);
+    let options = LogOptions {
+        max_size: option("max-size")
+            .map(sbx_sandbox::size::parse_bytes)
+            .transpose()?
+            .and_then(|size| u64::try_from(size).ok()),
+        max_file: option("max-file").map(str::parse).transpose().context("--log-opt max-file")?.unwrap_or(1),
+        attributes: crate::logs::attributes(spec),
+    };
+    LogFile::open(path, options).map(Some).with_context(|| format!("open the log {}", path.display()))
+}
+
+/// Signals that ask a supervisor to end; the others that a terminal sends do not concern it.
+fn signals() -> anyhow::Result<SignalFd> {
+    let mut wanted = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        wanted.add(signal);
+    }
+    let mut blocked = wanted;
+    blocked.add(Signal::SIGPIPE);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None).context("block signals")?;
+    SignalFd::with_flags(&wanted, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).context("watch signals")
+}

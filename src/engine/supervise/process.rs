@@ -1,0 +1,79 @@
+//! A process that the supervisor watches: the container's first one, one of `exec`, or a health probe.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use sbx_container::Running;
+
+use super::streams::Ends;
+
+/// After a process of `exec` has ended, output that its children still hold open is waited for this long, as Docker does.
+const OUTPUT_GRACE: Duration = Duration::from_secs(2);
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The container's first process.
+    First,
+    /// Asked for by a client.
+    Exec,
+    /// A health probe.
+    Probe,
+}
+
+/// A process and what has become of it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) role: Role,
+    pid: i32,
+    pidfd: OwnedFd,
+    pub(crate) ends: Ends,
+    /// Exit code, or 128 and the signal's number.
+    pub(crate) exit_code: Option<i32>,
+    deadline: Option<Instant>,
+    /// First bytes of a probe's output.
+    pub(crate) captured: Vec<u8>,
+}
+
+impl Process {
+    pub(crate) fn new(role: Role, running: Running) -> std::io::Result<Self> {
+        Ok(Self {
+            role,
+            pid: running.pid,
+            pidfd: running.pidfd,
+            ends: Ends::new(running.io)?,
+            exit_code: None,
+            deadline: None,
+            captured: Vec::new(),
+        })
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Reaps it if it has ended.
+    pub(crate) fn reap(&mut self) {
+        let code = match waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => code,
+            Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
+            Ok(_) | Err(nix::Error::EINTR) => return,
+            // Somebody else has reaped it, which nobody may.
+            Err(_) => 255,
+        };
+        self.exit_code = Some(code);
+        self.deadline = Some(Instant::now() + OUTPUT_GRACE);
+    }
+
+    /// It has ended and so has its output, or the wait for it.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.exit_code.is_some() && (self.ends.has_ended() || self.deadline.is_some_and(|deadline| now >= deadline))
+    }
+
+    /// When [`Self::is_over`] may become true without anything happening.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}

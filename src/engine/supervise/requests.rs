@@ -1,0 +1,406 @@
+//! What clients ask of the supervisor.
+
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+use sbx_protocol::{
+    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, Hello, Purpose, Reply, Request,
+    SessionId, StreamKind, TerminalSize,
+};
+use sbx_sandbox::state::{Event, StartCause, Status};
+use sbx_sandbox::timestamp::Timestamp;
+
+use super::connection::Heard;
+use super::health::Schedule;
+use super::process::{Process, Role};
+use super::streams::{Session, Stream, session_id};
+use super::supervisor::{FIRST, Phase, Stopping, Supervisor, Waiting};
+use crate::failure;
+
+type Outcome = Result<Reply, Failure>;
+
+impl Supervisor {
+    /// Takes what a connection has to say, and sends it what is left to say.
+    pub(super) fn serve(&mut self, id: u64, flags: PollFlags) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let mut alive = connection.flush();
+        if flags.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
+            alive &= connection.fill();
+        }
+        self.hear(id);
+        if !alive {
+            self.drop_connection(id);
+        }
+    }
+
+    fn drop_connection(&mut self, id: u64) {
+        self.connections.remove(&id);
+        self.waiting.remove(&id);
+        // A session that its opener has left before it was ready will never be.
+        self.sessions.retain(|_, session| session.ready || session.owner != id);
+    }
+
+    /// Works on every message of a connection that has arrived, one at a time.
+    fn hear(&mut self, id: u64) {
+        while let Some(connection) = self.connections.get_mut(&id) {
+            match connection.hear() {
+                Heard::Nothing => return,
+                Heard::End => return self.drop_connection(id),
+                Heard::Hello(hello) => self.greet(id, &hello),
+                Heard::Request(request) => {
+                    connection.busy = true;
+                    connection.is_interested |=
+                        matches!(*request, Request::Start { .. } | Request::Attach(_) | Request::Exec(_));
+                    self.work(id, *request);
+                }
+            }
+        }
+    }
+
+    fn greet(&mut self, id: u64, hello: &Hello) {
+        match hello.purpose {
+            Purpose::Control => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.is_control = true;
+                }
+            }
+            Purpose::Stream { session, kind } => {
+                let Some(connection) = self.connections.remove(&id) else { return };
+                let (socket, early) = connection.into_stream();
+                // A stream for a session that does not exist is closed by being dropped.
+                let Some(session) = self.sessions.get_mut(&session) else { return };
+                if kind == StreamKind::Stdin
+                    && !early.is_empty()
+                    && let Some(process) = self.processes.get_mut(&session.process)
+                {
+                    process.ends.write(&early);
+                }
+                session.streams.insert(kind, Stream::new(socket));
+            }
+        }
+    }
+
+    /// Answers a connection; one that does not take the answer is dropped.
+    pub(super) fn answer(&mut self, id: u64, reply: &Reply) {
+        let taken = self.connections.get_mut(&id).is_some_and(|connection| connection.answer(reply));
+        if taken {
+            self.hear(id);
+        } else {
+            self.drop_connection(id);
+        }
+    }
+
+    fn work(&mut self, id: u64, request: Request) {
+        let outcome = match request {
+            Request::WaitProcess { session } => return self.wait_process(id, session),
+            Request::WaitContainer { container } => match self.check(&container) {
+                Ok(()) => {
+                    self.waiting.insert(id, Waiting::Container);
+                    return;
+                }
+                Err(failure) => Err(failure),
+            },
+            Request::Stop { container, signal, timeout, restart } => {
+                let stopped = self.check(&container).and_then(|()| self.stop(signal, timeout, restart));
+                match stopped {
+                    Ok(true) => {
+                        self.waiting.insert(id, Waiting::Stop);
+                        return;
+                    }
+                    Ok(false) => Ok(Reply::Done),
+                    Err(failure) => Err(failure),
+                }
+            }
+            other => self.work_at_once(id, other),
+        };
+        self.answer(id, &outcome.unwrap_or_else(Reply::Failed));
+    }
+
+    /// Requests that are answered without waiting for anything.
+    fn work_at_once(&mut self, id: u64, request: Request) -> Outcome {
+        match request {
+            Request::Start { container } => {
+                self.check(&container)?;
+                self.start()
+            }
+            Request::Attach(request) => self.attach(id, &request),
+            Request::Exec(request) => self.prepare_exec(id, *request),
+            Request::Ready { session } => self.ready(session),
+            Request::Resize { session, size } => self.resize(session, size),
+            Request::SignalProcess { session, signal } => self.signal_process(session, signal),
+            Request::Kill { container, signal } => {
+                self.check(&container)?;
+                self.kill(signal)
+            }
+            Request::Pause { container } => {
+                self.check(&container)?;
+                self.pause()
+            }
+            Request::Unpause { container } => {
+                self.check(&container)?;
+                self.unpause()
+            }
+            Request::Top { container } => {
+                self.check_running(&container)?;
+                self.sandbox.processes().map(Reply::Processes)
+            }
+            Request::Stats { container } => {
+                self.check_running(&container)?;
+                self.sandbox.stats().map(|sample| Reply::Stats(Box::new(sample)))
+            }
+            Request::WaitProcess { .. } | Request::WaitContainer { .. } | Request::Stop { .. } => {
+                Err(failure::other("a request that waits"))
+            }
+        }
+    }
+
+    fn check(&self, container: &str) -> Result<(), Failure> {
+        if container == self.spec.id.as_str() {
+            return Ok(());
+        }
+        Err(Failure { kind: FailureKind::NoSuch, message: format!("No such container: {container}") })
+    }
+
+    fn check_running(&self, container: &str) -> Result<(), Failure> {
+        self.check(container)?;
+        if matches!(self.phase, Phase::Running { .. }) {
+            return Ok(());
+        }
+        Err(failure::conflict(format!("container {} is not running", self.spec.id)))
+    }
+
+    fn start(&mut self) -> Outcome {
+        if self.phase != Phase::Prepared {
+            return Err(failure::conflict("the container has been started already"));
+        }
+        match self.start_container(StartCause::User) {
+            Ok(pid) => Ok(Reply::Started { pid }),
+            Err(failure) => {
+                self.phase = Phase::Over;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Starts the container; on failure the state says why.
+    pub(super) fn start_container(&mut self, cause: StartCause) -> Result<i32, Failure> {
+        let started = self.sandbox.launch().and_then(|running| {
+            let pid = running.pid;
+            let process = Process::new(Role::First, running)
+                .map_err(|error| failure::other(format!("take the container's streams: {error}")))?;
+            Ok((pid, process))
+        });
+        match started {
+            Ok((pid, process)) => {
+                let now = Instant::now();
+                self.processes.insert(FIRST, process);
+                self.phase = Phase::Running { since: now };
+                self.record.tell_network(&self.sandbox.network_facts());
+                self.health = Schedule::new(self.spec.config.healthcheck.as_ref(), now);
+                self.record.apply(Event::Started {
+                    pid,
+                    supervisor: std::process::id().cast_signed(),
+                    boot_id: crate::facts::boot_id(),
+                    at: Timestamp::now(),
+                    cause,
+                    health_checked: self.health.is_some(),
+                });
+                Ok(pid)
+            }
+            Err(failure) => {
+                self.sandbox.end_container();
+                self.record.apply(Event::StartFailed {
+                    exit_code: failure::exit_code(failure.kind),
+                    error: failure.message.clone(),
+                    at: Timestamp::now(),
+                });
+                Err(failure)
+            }
+        }
+    }
+
+    fn attach(&mut self, owner: u64, request: &AttachRequest) -> Outcome {
+        self.check(&request.container)?;
+        if self.record.status() == Status::Paused {
+            return Err(failure::conflict("You cannot attach to a paused container, unpause it first"));
+        }
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            return Err(failure::conflict("You cannot attach to a restarting container, wait until it is running"));
+        }
+        let id = session_id(&mut self.counter);
+        self.sessions.insert(id, Session::new(FIRST, owner));
+        Ok(Reply::Session(id))
+    }
+
+    fn prepare_exec(&mut self, owner: u64, request: ExecRequest) -> Outcome {
+        self.check_running(&request.container)?;
+        if self.record.status() == Status::Paused {
+            return Err(failure::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                self.spec.id
+            )));
+        }
+        self.counter += 1;
+        let mut session = Session::new(self.counter, owner);
+        session.pending = Some(Box::new(request.process));
+        let id = session_id(&mut self.counter);
+        self.sessions.insert(id, session);
+        Ok(Reply::Session(id))
+    }
+
+    fn ready(&mut self, id: SessionId) -> Outcome {
+        let session = self.sessions.get_mut(&id).ok_or_else(no_session)?;
+        session.ready = true;
+        let key = session.process;
+        if let Some(plan) = session.pending.take() {
+            let started = self.sandbox.exec(&plan).and_then(|running| {
+                Process::new(Role::Exec, running).map_err(|error| failure::other(format!("take its streams: {error}")))
+            });
+            match started {
+                Ok(process) => drop(self.processes.insert(key, process)),
+                Err(failure) => {
+                    self.sessions.remove(&id);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    fn wait_process(&mut self, connection: u64, session: SessionId) {
+        if let Some(status) = self.exits.remove(&session) {
+            return self.answer(connection, &Reply::Exited(status));
+        }
+        match self.sessions.get(&session) {
+            Some(found) => {
+                let process = found.process;
+                self.waiting.insert(connection, Waiting::Process(session, process));
+            }
+            None => self.answer(connection, &Reply::Failed(no_session())),
+        }
+    }
+
+    fn resize(&mut self, session: SessionId, size: TerminalSize) -> Outcome {
+        let session = self.sessions.get(&session).ok_or_else(no_session)?;
+        if let Some(terminal) = self.processes.get(&session.process).and_then(|process| process.ends.terminal()) {
+            sbx_container::sys::set_terminal_size(terminal, size.rows, size.columns)
+                .map_err(|error| failure::other(format!("resize the terminal: {error}")))?;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn signal_process(&mut self, session: SessionId, signal: i32) -> Outcome {
+        let session = self.sessions.get(&session).ok_or_else(no_session)?;
+        if let Some(process) = self.processes.get(&session.process) {
+            sbx_container::sys::pidfd_send_signal(process.pidfd(), signal)
+                .map_err(|error| failure::other(format!("send signal {signal}: {error}")))?;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn kill(&mut self, signal: i32) -> Outcome {
+        if !matches!(self.phase, Phase::Running { .. }) {
+            return Err(failure::conflict(format!("container {} is not running", self.spec.id)));
+        }
+        if signal == libc::SIGKILL || signal == self.stop_signal() {
+            self.record.apply(Event::StopRequested);
+        }
+        if signal == libc::SIGKILL {
+            self.thaw();
+        }
+        self.send_first(signal)?;
+        if signal == self.stop_signal() {
+            self.thaw();
+        }
+        Ok(Reply::Done)
+    }
+
+    fn stop_signal(&self) -> i32 {
+        sbx_sandbox::signal::parse(&self.spec.config.stop_signal).unwrap_or(libc::SIGTERM)
+    }
+
+    fn send_first(&self, signal: i32) -> Result<(), Failure> {
+        let Some(process) = self.processes.get(&FIRST) else { return Ok(()) };
+        match sbx_container::sys::pidfd_send_signal(process.pidfd(), signal) {
+            // It has ended and will be reaped next.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            other => other.map_err(|error| failure::other(format!("send signal {signal}: {error}"))),
+        }
+    }
+
+    /// Begins a stop; `false` when there is nothing to wait for.
+    fn stop(&mut self, signal: i32, timeout: i64, restart: bool) -> Result<bool, Failure> {
+        match self.phase {
+            Phase::Running { .. } => {
+                let timeout = u64::try_from(timeout).ok().map(Duration::from_secs);
+                self.begin_stop(signal, timeout, restart);
+                Ok(true)
+            }
+            Phase::Waiting { .. } if restart => {
+                self.start_container(StartCause::User)?;
+                Ok(false)
+            }
+            Phase::Waiting { .. } => {
+                self.record.apply(Event::StopRequested);
+                let status = ExitStatus { code: self.record.state().exit_code, oom_killed: false };
+                let at = Timestamp::now();
+                self.record.apply(Event::Exited(sbx_sandbox::state::Exit {
+                    exit_code: status.code,
+                    oom_killed: false,
+                    at,
+                }));
+                self.phase = Phase::Over;
+                self.announce(ContainerEvent::Exited { status, restarting: false });
+                Ok(false)
+            }
+            Phase::Prepared | Phase::Over => Ok(false),
+        }
+    }
+
+    /// Sends the stop signal and sets the moment at which patience ends.
+    pub(super) fn begin_stop(&mut self, signal: i32, timeout: Option<Duration>, restart: bool) {
+        self.record.apply(Event::StopRequested);
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        self.stopping = Some(Stopping { deadline, restart });
+        // A signal that cannot be sent leaves the kill at the deadline.
+        let _ = self.send_first(signal);
+        self.thaw();
+    }
+
+    fn thaw(&mut self) {
+        if self.record.status() == Status::Paused && self.sandbox.unpause().is_ok() {
+            self.record.apply(Event::Unpaused);
+        }
+    }
+
+    fn pause(&mut self) -> Outcome {
+        match (self.phase, self.record.status()) {
+            (Phase::Running { .. }, Status::Paused) => {
+                Err(failure::conflict(format!("container {} is already paused", self.spec.id)))
+            }
+            (Phase::Running { .. }, _) => {
+                self.sandbox.pause()?;
+                self.record.apply(Event::Paused);
+                Ok(Reply::Done)
+            }
+            (Phase::Waiting { .. }, _) => Err(failure::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                self.spec.id
+            ))),
+            _ => Err(failure::conflict(format!("container {} is not running", self.spec.id))),
+        }
+    }
+
+    fn unpause(&mut self) -> Outcome {
+        if self.record.status() != Status::Paused {
+            return Err(failure::conflict(format!("container {} is not paused", self.spec.id)));
+        }
+        self.sandbox.unpause()?;
+        self.record.apply(Event::Unpaused);
+        Ok(Reply::Done)
+    }
+}
+
+fn no_session() -> Failure {
+    Failure { kind: FailureKind::NoSuch, message: "No such exec instance".into() }
+}

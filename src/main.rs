@@ -1,0 +1,34 @@
+//! The `sbx` binary: one program under three names.
+//!
+//! * `sbx-init -- PATH ARGV…` inside a container: the reaper of `--init`.
+//! * `sbx … supervise ID`: a container's supervisor.
+//! * everything else: the command line.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use sbx_engine::Paths;
+
+fn main() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.first().is_some_and(|name| name.as_bytes() == sbx_container::init::NAME.to_bytes()) {
+        sbx_container::init::main(arguments);
+    }
+    let status = match supervised(&arguments) {
+        Some((paths, id)) => i32::from(sbx_engine::supervise(&paths, &id).is_err()),
+        None => sbx_cli::execute::main(arguments.into_iter().skip(1)),
+    };
+    std::process::exit(status);
+}
+
+/// `--root R --run R --config C supervise ID`, exactly as the engine puts it.
+fn supervised(arguments: &[OsString]) -> Option<(Paths, String)> {
+    let [_, root, root_path, run, run_path, config, config_path, verb, id] = arguments else { return None };
+    let ours = root == "--root" && run == "--run" && config == "--config" && verb == "supervise";
+    let path = |text: &OsString| PathBuf::from(text);
+    ours.then(|| {
+        let paths = Paths { root: path(root_path), run: path(run_path), config: path(config_path) };
+        (paths, id.to_string_lossy().into_owned())
+    })
+}

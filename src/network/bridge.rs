@@ -1,0 +1,214 @@
+//! The bridge device and the kernel settings it needs.
+//!
+//! ```text
+//! missing ──create (down)──▶ down ──addresses, accept_ra=0──▶ up = ready
+//! ```
+//!
+//! Being up is the mark of completeness, so whoever finds the bridge up need not look further, and whoever finds one
+//! that a killed process left down completes it. Makers take turns by a lock.
+//!
+//! Containers reach the outside only if the host forwards packets. `net.ipv4.ip_forward` (and, for a network with
+//! IPv6, `net.ipv6.conf.all.forwarding`) is switched on when it is off, and left on: the host may rely on it by then.
+//! What the host forwards between its other interfaces is for its own firewall to say. A host that forwards IPv6 stops
+//! heeding router advertisements, so interfaces that do heed them are told to go on (`accept_ra=2`) first.
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use nix::net::if_::if_nametoindex;
+
+use crate::definition::lock;
+use crate::link::{self, Counters, Link};
+use crate::netlink::Conversation;
+use crate::subnet::conflict;
+use crate::sys::interface_flags;
+use crate::{Definition, Endpoint, Error, MacAddress, Result};
+
+const SYSCTLS: &str = "/proc/sys/net";
+
+/// Whether this kernel has IPv6 and it is not switched off.
+pub(crate) fn kernel_has_ipv6() -> bool {
+    fs::read_to_string(sysctl("ipv6/conf/all/disable_ipv6")).is_ok_and(|value| value.trim() == "0")
+}
+
+fn sysctl(name: &str) -> PathBuf {
+    Path::new(SYSCTLS).join(name)
+}
+
+/// Writes a kernel parameter unless it has the value already.
+fn set(name: &str, value: &str) -> Result<()> {
+    let path = sysctl(name);
+    if fs::read_to_string(&path).is_ok_and(|current| current.trim() == value) {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(Error::file("write", path))
+}
+
+/// Makes the bridge ready, or finds it so.
+pub(crate) fn prepare(netlink: &mut Conversation, network: &Definition, definition: &Path, run: &Path) -> Result<()> {
+    if !is_up(netlink, network)? {
+        make(netlink, network, definition, run)?;
+    }
+    forward(network)
+}
+
+/// Whether an interface of the bridge's name is up. That it is a bridge is seen when it is made or joined.
+fn is_up(netlink: &Conversation, network: &Definition) -> Result<bool> {
+    match interface_flags(netlink, &network.interface) {
+        Ok(flags) => Ok(flags.is_some_and(|flags| flags & libc::IFF_UP != 0)),
+        Err(errno) => Err(Error::Netlink {
+            step: format!("look the interface {} up", network.interface),
+            source: errno.into(),
+            detail: None,
+        }),
+    }
+}
+
+/// Makes a container's link and says why if the bridge is to blame.
+pub(crate) fn join(
+    netlink: &mut Conversation,
+    network: &Definition,
+    endpoint: &Endpoint,
+    netns: BorrowedFd<'_>,
+) -> Result<()> {
+    let name = network.interface.as_str();
+    let index = if_nametoindex(name).map_err(|errno| Error::Netlink {
+        step: format!("find the bridge {name}"),
+        source: errno.into(),
+        detail: None,
+    })?;
+    let made = match link::create_veth(netlink, endpoint, index, netns) {
+        // The same container's, from before its supervisor was killed.
+        Err(error) if error.errno() == Some(libc::EEXIST) => {
+            link::delete_link(netlink, &endpoint.link)?;
+            link::create_veth(netlink, endpoint, index, netns)
+        }
+        other => other,
+    };
+    made.map_err(|error| match error.errno() {
+        Some(libc::EXFULL) => Error::BridgeFull { bridge: name.into() },
+        Some(libc::EOPNOTSUPP) => match find(netlink, network) {
+            Err(not_a_bridge @ Error::NotABridge { .. }) => not_a_bridge,
+            _ => Error::KernelFeature {
+                feature: "virtual Ethernet pairs (CONFIG_VETH)",
+                remedy: "load the module veth, or use --network none or host",
+            },
+        },
+        _ => error,
+    })
+}
+
+/// Looks the bridge up.
+fn find(netlink: &mut Conversation, network: &Definition) -> Result<Option<Link>> {
+    match link::find_link(netlink, &network.interface, Counters::Skip)? {
+        Some(link) if link.kind != "bridge" => Err(Error::NotABridge { name: link.name }),
+        other => Ok(other),
+    }
+}
+
+fn make(netlink: &mut Conversation, network: &Definition, definition: &Path, run: &Path) -> Result<()> {
+    let directory = run.join("network");
+    fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+    let _lock = lock(&directory.join(".lock"))?;
+    let existing = find(netlink, network)?;
+    if existing.as_ref().is_some_and(|link| link.up) {
+        return Ok(());
+    }
+    check_conflicts(netlink, network, definition, existing.as_ref())?;
+    if let Some((subnet, _)) = network.ipv6()
+        && !kernel_has_ipv6()
+    {
+        return Err(Error::NoIpv6 {
+            network: network.name.clone(),
+            subnet: subnet.to_string(),
+            definition: definition.into(),
+        });
+    }
+    if existing.is_none() {
+        link::create_bridge(netlink, &network.interface, mac(network), network.mtu)?;
+    }
+    let link = find(netlink, network)?.ok_or_else(|| Error::Netlink {
+        step: format!("find the bridge {} that was just made", network.interface),
+        source: io::Error::from_raw_os_error(libc::ENODEV),
+        detail: None,
+    })?;
+    settings(network)?;
+    for subnet in &network.subnets {
+        let address = IpNet::new_assert(subnet.gateway, subnet.subnet.prefix_len());
+        link::add_address(netlink, &link, address)?;
+    }
+    link::set_up(netlink, &link)
+}
+
+fn check_conflicts(
+    netlink: &mut Conversation,
+    network: &Definition,
+    definition: &Path,
+    existing: Option<&Link>,
+) -> Result<()> {
+    let own = existing.map(|link| link.index);
+    let mut occupied = link::addresses(netlink)?;
+    occupied.extend(link::routes(netlink)?);
+    for subnet in &network.subnets {
+        if let Some(other) = conflict(&subnet.subnet, &occupied, own) {
+            return Err(Error::SubnetConflict {
+                subnet: subnet.subnet.to_string(),
+                network: network.name.clone(),
+                other: other.net.to_string(),
+                definition: definition.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The same for the life of the network, so that containers never see their router change.
+fn mac(network: &Definition) -> MacAddress {
+    network.ipv4().map_or(MacAddress([0x02, 0x42, 0, 0, 0, 1]), |(_, gateway)| MacAddress::from_ipv4(gateway))
+}
+
+/// Kernel parameters of the bridge itself. A container that sends router advertisements must not become the host's
+/// router (CVE-2020-13401), and a network without IPv6 has none at all (CVE-2024-32473).
+fn settings(network: &Definition) -> Result<()> {
+    let directory = format!("ipv6/conf/{}", network.interface);
+    if !sysctl(&directory).exists() {
+        return Ok(()); // a kernel without IPv6
+    }
+    if network.ipv6().is_none() {
+        set(&format!("{directory}/disable_ipv6"), "1")?;
+    }
+    set(&format!("{directory}/accept_ra"), "0")
+}
+
+fn forward(network: &Definition) -> Result<()> {
+    set("ipv4/ip_forward", "1")?;
+    if network.ipv6().is_none() {
+        return Ok(());
+    }
+    let all = "ipv6/conf/all/forwarding";
+    if fs::read_to_string(sysctl(all)).is_ok_and(|value| value.trim() == "1") {
+        return Ok(());
+    }
+    keep_router_advertisements()?;
+    set(all, "1")
+}
+
+fn keep_router_advertisements() -> Result<()> {
+    let directory = sysctl("ipv6/conf");
+    for entry in fs::read_dir(&directory).map_err(Error::file("read", &directory))?.flatten() {
+        let path = entry.path().join("accept_ra");
+        // Interfaces come and go while this runs; one that has gone needs nothing.
+        if fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+            match fs::write(&path, "2") {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::file("write", path)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

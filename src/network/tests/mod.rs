@@ -1,0 +1,8 @@
+//! Tests that need network namespaces of their own: a host, its neighbour and containers.
+
+mod cost;
+mod crash;
+mod host;
+pub(crate) mod lab;
+mod lan;
+mod ports;

@@ -1,0 +1,337 @@
+//! The messages, version 1.
+
+use std::collections::BTreeMap;
+
+use sbx_container::plan::ProcessPlan;
+use serde::{Deserialize, Serialize};
+
+/// Version of the words below; both sides must have the same one, since both come from one build.
+pub const VERSION: u32 = 1;
+
+/// The first message of every connection, from whoever connects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Requests and replies.
+    Control,
+    /// Raw bytes of one standard stream of a session that a control connection has opened.
+    Stream {
+        /// The session.
+        session: SessionId,
+        /// Which stream.
+        kind: StreamKind,
+    },
+}
+
+/// Somebody's stay at a process's standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// A standard stream. A terminal has only `Stdin` and `Stdout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as in stdio(3)")]
+pub enum StreamKind {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+/// Size of a terminal in characters.
+pub type TerminalSize = sbx_container::plan::TerminalSize;
+
+/// A request on a control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Start the container that this sandbox was prepared for. Answered by `Started`.
+    Start {
+        /// Container id.
+        container: String,
+    },
+    /// Open a session at the standard streams of the container's first process. Answered by `Session`; the streams
+    /// are then connected, and `Ready` lets output flow.
+    Attach(AttachRequest),
+    /// Prepare a further process with a session at its streams. Answered by `Session`; `Ready` starts it.
+    Exec(Box<ExecRequest>),
+    /// Every stream of the session is connected. Answered by `Done`, or by `Failed` where the process of an `Exec`
+    /// cannot be started.
+    Ready {
+        /// The session.
+        session: SessionId,
+    },
+    /// Wait for the end of a session's process. Answered by `Exited`.
+    WaitProcess {
+        /// The session.
+        session: SessionId,
+    },
+    /// Wait for the next event of the container. Answered by `Event`.
+    WaitContainer {
+        /// Container id.
+        container: String,
+    },
+    /// Set the size of the terminal of a session's process. Answered by `Done`.
+    Resize {
+        /// The session.
+        session: SessionId,
+        /// The new size.
+        size: TerminalSize,
+    },
+    /// Send a signal to a session's process. Answered by `Done`.
+    SignalProcess {
+        /// The session.
+        session: SessionId,
+        /// The signal.
+        signal: Signal,
+    },
+    /// Send a signal to the container's first process. Answered by `Done`.
+    Kill {
+        /// Container id.
+        container: String,
+        /// The signal.
+        signal: Signal,
+    },
+    /// Send the signal, wait, then kill; no restart follows. Answered by `Done` when the container has ended.
+    Stop {
+        /// Container id.
+        container: String,
+        /// The first signal.
+        signal: Signal,
+        /// Seconds until SIGKILL; negative waits for ever.
+        timeout: i64,
+        /// Start it again afterwards.
+        restart: bool,
+    },
+    /// Freeze every process. Answered by `Done`.
+    Pause {
+        /// Container id.
+        container: String,
+    },
+    /// Thaw every process. Answered by `Done`.
+    Unpause {
+        /// Container id.
+        container: String,
+    },
+    /// Processes of the container. Answered by `Processes`.
+    Top {
+        /// Container id.
+        container: String,
+    },
+    /// What the container uses now. Answered by `Stats`.
+    Stats {
+        /// Container id.
+        container: String,
+    },
+}
+
+/// A signal number as Linux numbers them (signal(7)).
+pub type Signal = i32;
+
+/// Opens a session at the first process's streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// Container id.
+    pub container: String,
+    /// Which streams will be connected.
+    pub streams: Vec<StreamKind>,
+    /// Close the process's standard input when this session's ends.
+    pub stdin_once: bool,
+}
+
+/// A further process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Container id.
+    pub container: String,
+    /// The process.
+    pub process: ProcessPlan,
+    /// Which streams will be connected; output that nobody takes is read and dropped.
+    pub streams: Vec<StreamKind>,
+}
+
+/// An answer on a control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It could not be done.
+    Failed(Failure),
+    /// The container runs.
+    Started {
+        /// Process id of its first process, in the PID namespace of whoever answers.
+        pid: i32,
+    },
+    /// The session is open.
+    Session(SessionId),
+    /// The process of the session has ended.
+    Exited(ExitStatus),
+    /// Something happened to the container.
+    Event(ContainerEvent),
+    /// Processes of the container.
+    Processes(Vec<ProcessRow>),
+    /// What it uses.
+    Stats(Box<StatsSample>),
+}
+
+/// Something that happens to a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerEvent {
+    /// Its first process has ended; another start may follow if the restart policy says so.
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// The restart policy will start it again.
+        restarting: bool,
+    },
+    /// The sandbox is gone and everything of it has been cleaned up; what was to be removed has been removed.
+    Gone {
+        /// How its first process ended the last time; `None` where it never ran.
+        last: Option<ExitStatus>,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// Exit code, or 128 and the number of the signal.
+    pub code: i32,
+    /// The kernel killed something of the container because it was out of memory.
+    pub oom_killed: bool,
+}
+
+/// Why a request was not fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What kind of failure it is.
+    pub kind: FailureKind,
+    /// One line for the user.
+    pub message: String,
+}
+
+/// What a failure means to the one who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The program does not exist.
+    NotFound,
+    /// The program exists and cannot be executed.
+    NotExecutable,
+    /// The request does not fit the state (not running, paused, …).
+    Conflict,
+    /// No such container, process or session here.
+    NoSuch,
+    /// Anything else.
+    Other,
+}
+
+/// One process of a container, as ps(1) shows it. Ids are those of whoever answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    /// Process id.
+    pub pid: i32,
+    /// Its parent's.
+    pub ppid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective user name, or the number.
+    pub user: String,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
+    /// State letter of proc_pid_stat(5).
+    pub state: char,
+    /// Start, seconds since 1970.
+    pub start_time: i64,
+    /// Processor time in hundredths of a second.
+    pub cpu_time: u64,
+    /// Terminal, `pts/0` or `?`.
+    pub tty: String,
+    /// Nice value.
+    pub nice: i64,
+    /// Priority.
+    pub priority: i64,
+    /// Threads.
+    pub threads: i64,
+    /// Virtual size in bytes.
+    pub virtual_size: u64,
+    /// Resident size in bytes.
+    pub resident: u64,
+    /// Command name.
+    pub command: String,
+    /// Command line.
+    pub args: String,
+    /// Memory of the machine in bytes, for shares.
+    pub machine_memory: u64,
+    /// Seconds since the machine's start, for shares.
+    pub uptime: f64,
+}
+
+/// What a container uses at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatsSample {
+    /// Nanoseconds since 1970.
+    pub read_at: i64,
+    /// Processor time of the container in nanoseconds.
+    pub cpu_total: u64,
+    /// Of it in user mode, nanoseconds.
+    pub cpu_user: u64,
+    /// Of it in kernel mode, nanoseconds.
+    pub cpu_system: u64,
+    /// Processor time of the whole machine in nanoseconds.
+    pub machine_cpu: u64,
+    /// Processors online.
+    pub online_cpus: u32,
+    /// Periods, throttled periods, throttled nanoseconds.
+    pub throttling: (u64, u64, u64),
+    /// Memory in bytes without the page cache that can be dropped at once, as Docker shows it.
+    pub memory_used: u64,
+    /// Memory in bytes with the page cache.
+    pub memory_usage: u64,
+    /// Highest memory use in bytes, where the kernel knows it.
+    pub memory_max: u64,
+    /// Limit in bytes; the machine's memory where there is none.
+    pub memory_limit: u64,
+    /// `memory.stat` of the kernel.
+    pub memory_details: BTreeMap<String, u64>,
+    /// Tasks.
+    pub pids: u64,
+    /// Highest number of tasks; 0 is no limit.
+    pub pids_limit: u64,
+    /// Interfaces by name.
+    pub networks: BTreeMap<String, NetworkUsage>,
+    /// Block devices.
+    pub block: Vec<BlockUsage>,
+}
+
+/// Counters of one interface, from the container's side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as in the Engine API")]
+pub struct NetworkUsage {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+/// Counters of one block device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "bytes and operations of a device")]
+pub struct BlockUsage {
+    pub major: u32,
+    pub minor: u32,
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    pub reads: u64,
+    pub writes: u64,
+}
