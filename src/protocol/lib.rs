@@ -14,6 +14,7 @@
 //! Containers and processes carry ids from the first version on, so that a sandbox can hold more than one container.
 
 mod frame;
+pub mod guest;
 mod message;
 
 pub use frame::{Decoder, FrameError, MAX_FRAME, read_frame, write_frame};

@@ -1,12 +1,14 @@
-//! The messages, version 1.
+//! The messages.
 
 use std::collections::BTreeMap;
 
 use sbx_container::plan::ProcessPlan;
 use serde::{Deserialize, Serialize};
 
+use crate::guest::{CreateRequest, WakeRequest};
+
 /// Version of the words below; both sides must have the same one, since both come from one build.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The first message of every connection, from whoever connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,12 @@ pub type TerminalSize = sbx_container::plan::TerminalSize;
 /// A request on a control connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
+    /// Take what a machine cannot know by itself. The first request of all to an agent. Answered by `Done`.
+    Wake(WakeRequest),
+    /// Furnish the machine and make the container up to its start. Answered by `Done`.
+    Create(Box<CreateRequest>),
+    /// End every container, write everything to the disks and power the machine off. The connection ends.
+    PowerOff,
     /// Start the container that this sandbox was prepared for. Answered by `Started`.
     Start {
         /// Container id.

@@ -151,6 +151,9 @@ impl Supervisor {
             Request::WaitProcess { .. } | Request::WaitContainer { .. } | Request::Stop { .. } => {
                 Err(failure::other("a request that waits"))
             }
+            Request::Wake(_) | Request::Create(_) | Request::PowerOff => {
+                Err(failure::other("a request for the agent of a virtual machine"))
+            }
         }
     }
 
