@@ -99,6 +99,22 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> 
     Ok(Cloned::Parent { pid: pid as libc::pid_t, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
+/// Every signal's default action (signal(7)). A program starts with those, whatever its creator ignores: the Rust
+/// runtime ignores SIGPIPE, and an ignored signal stays ignored across execve(2).
+///
+/// By the bare system call, since the C library keeps some signals to itself and refuses to name them.
+pub fn default_signals() {
+    /// The kernel's `struct sigaction`, its mask of one word included; all zeroes is `SIG_DFL`.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for signal in 1..=64 {
+        // SAFETY: the action is read only, as long as the kernel reads, and installs no handler. What cannot be
+        // changed (SIGKILL, SIGSTOP) has its default action.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u64>(), 8usize);
+        }
+    }
+}
+
 /// Opens `path` below `directory` under openat2(2)'s `resolve` rules.
 pub fn openat2(directory: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
     let path = c_path(path)?;

@@ -45,6 +45,8 @@ use crate::sys::Inherited;
 
 /// Runs the supervisor of the sandbox `id` until nothing of it is left.
 pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
+    // ps(1) and top(1) would show the number of the descriptor that it was executed from.
+    nix::sys::prctl::set_name(c"sbx-supervisor").context("name the process")?;
     let inherited = crate::sys::inherited().context("supervise is run by sbx itself")?;
     let Inherited { listener, lock, program } = inherited;
     let id = id.parse::<Id>().context("the sandbox's id")?;

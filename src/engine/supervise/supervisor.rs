@@ -163,6 +163,14 @@ impl Supervisor {
             }
             self.keep_time();
             self.settle_processes();
+            self.end_if_deserted();
+        }
+    }
+
+    /// Whoever started this supervisor was killed before it asked for the container's start: nobody else will.
+    fn end_if_deserted(&mut self) {
+        if self.phase == Phase::Prepared && self.counter > FIRST && self.connections.is_empty() {
+            self.phase = Phase::Over;
         }
     }
 
