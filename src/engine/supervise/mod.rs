@@ -161,7 +161,7 @@ fn open_log(spec: &SandboxSpec, path: &std::path::Path) -> anyhow::Result<Option
             .transpose()?
             .and_then(|size| u64::try_from(size).ok()),
         max_file: option("max-file").map(str::parse).transpose().context("--log-opt max-file")?.unwrap_or(1),
-        attributes: crate::logs::attributes(spec),
+        attributes: crate::logs::attributes(spec)?,
     };
     LogFile::open(path, options).map(Some).with_context(|| format!("open the log {}", path.display()))
 }
