@@ -15,6 +15,7 @@ mod child;
 mod create;
 mod devices;
 mod error;
+mod helper;
 pub mod init;
 mod interfaces;
 mod join;
@@ -30,6 +31,7 @@ mod user;
 
 pub use create::{Handles, Prepared, create};
 pub use error::{Error, ErrorKind};
+pub use helper::Helper;
 pub use join::{Target, join};
 pub use namespaces::user_namespace;
 pub use stdio::{ProcessIo, Running};

@@ -263,6 +263,15 @@ pub fn setns(target: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::setns(target.as_raw_fd(), flags) })).map(drop)
 }
 
+/// Closes every descriptor from `first` to `last`; for a copy of a process that never touches their owners again.
+pub(crate) fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: the caller is a forked copy; the values that own the descriptors are never used or dropped in it.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, last as u32, 0) }).map(drop)
+}
+
 /// Marks every descriptor from `first` on to be closed by exec (close_range(2)).
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;

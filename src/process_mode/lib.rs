@@ -16,7 +16,6 @@ mod processes;
 mod root;
 mod sandbox;
 mod stats;
-mod sys;
 mod volumes;
 
 pub use error::Error;
