@@ -13,8 +13,10 @@
 //! ever become bytes in an image file. The host's kernel then mounts that file; VM mode hands the same file to the guest.
 
 mod attributes;
+mod checksum;
 pub mod erofs;
 mod error;
+pub mod ext4;
 mod layer_id;
 mod loop_device;
 mod mounts;

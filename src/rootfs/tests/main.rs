@@ -2,6 +2,7 @@
 
 mod archive;
 mod compare;
+mod ext4;
 mod scratch;
 
 mod hostile;
