@@ -6,7 +6,7 @@
 use crate::checksum::crc32c;
 
 /// Bytes of a block. Linux wants it no larger than its page.
-pub(super) const BLOCK: u64 = 4096;
+pub(crate) const BLOCK: u64 = 4096;
 /// Inode numbers count slots of this many bytes from `meta_blkaddr`.
 pub(super) const SLOT: u64 = 32;
 /// Where the superblock stands; also where its checksum starts, which ends with the block.
@@ -141,6 +141,16 @@ impl SuperBlock {
         out[SUPER_OFFSET + 4..SUPER_OFFSET + 8].copy_from_slice(&sum.to_le_bytes());
         out
     }
+}
+
+/// Bytes from the image's start to the end of the superblock's fields.
+pub(crate) const SUPER_END: usize = SUPER_OFFSET + 128;
+
+/// Bytes of the image that begins with `head`, as its superblock tells; `None` where it is no EROFS image of ours.
+pub(crate) fn image_bytes(head: &[u8; SUPER_END]) -> Option<u64> {
+    let number = |at: usize| u32::from_le_bytes(std::array::from_fn(|index| head[SUPER_OFFSET + at + index]));
+    (number(0) == MAGIC && head[SUPER_OFFSET + 12] == BLOCK.trailing_zeros() as u8)
+        .then(|| u64::from(number(36)) * BLOCK)
 }
 
 /// The `file_type` of a directory entry.

@@ -27,7 +27,7 @@ fn disk(path: &Path, bytes: u64) -> File {
 }
 
 /// e2fsck must find nothing wrong. `false` where there is none.
-fn is_clean(test: &str, path: &Path) -> bool {
+pub(crate) fn is_clean(test: &str, path: &Path) -> bool {
     let output = match Command::new("e2fsck").arg("-fn").arg(path).output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             println!("skipped {test}: e2fsck is missing (package e2fsprogs)");
@@ -272,6 +272,7 @@ fn all_kinds_of_files_live_in_it() {
     // A sparse file beyond 4 GiB, on a disk of 160 MiB.
     let sparse = File::create(at("sparse")).unwrap();
     sparse.write_all_at(b"end", 5 << 40).unwrap();
+    drop(sparse);
     unmount(&point);
     is_clean("all_kinds_of_files_live_in_it", &path);
     let point = mount(&scratch, &path, "point");

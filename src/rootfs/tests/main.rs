@@ -2,6 +2,7 @@
 
 mod archive;
 mod compare;
+mod disks;
 mod ext4;
 mod scratch;
 
