@@ -3,8 +3,10 @@
 //! A device knows neither its address nor its transport. It lives on a thread of its own, which waits for its queues and
 //! for the files that it asked to watch, and calls it; the transport reads its configuration under the same lock.
 
+pub mod chain;
 pub mod device;
 pub mod io;
 
+pub use chain::{Again, Chain, Reader, Turn, Writer, serve};
 pub use device::{Device, DeviceError};
 pub use io::{Interest, Interrupt, Io};
