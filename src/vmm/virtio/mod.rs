@@ -3,9 +3,11 @@
 //! A device knows neither its address nor its transport. It lives on a thread of its own, which waits for its queues and
 //! for the files that it asked to watch, and calls it; the transport reads its configuration under the same lock.
 
+pub mod balloon;
 pub mod blk;
 pub mod chain;
 pub mod config_space;
+pub mod console;
 pub mod device;
 pub mod io;
 pub mod pmem;

@@ -220,6 +220,11 @@ impl<'m> Writer<'m> {
         }
     }
 
+    /// The pieces of memory not written yet, for a device that works on the memory and not on its content.
+    pub fn pieces(&self) -> impl Iterator<Item = &VolatileSlice<'m>> {
+        self.0.slices.iter()
+    }
+
     /// Splits off the next `count` bytes (or what is left); this writer goes on behind them.
     #[must_use]
     pub fn split_to(&mut self, count: usize) -> Self {
