@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod device;
 pub mod io;
+pub mod vsock;
 
 pub use chain::{Again, Chain, Reader, Turn, Writer, serve};
 pub use device::{Device, DeviceError};
