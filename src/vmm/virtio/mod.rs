@@ -12,6 +12,7 @@ pub mod device;
 pub mod io;
 pub mod pmem;
 pub mod rng;
+pub mod vsock;
 
 pub use chain::{Again, Chain, Reader, Turn, Writer, serve};
 pub use device::{Device, DeviceError};

@@ -136,6 +136,11 @@ impl<'m> Reader<'m> {
         self.0.skip(count);
     }
 
+    /// The memory of what is left, front to back, for a call that takes more than this chain. [`Self::skip`] what it took.
+    pub fn pieces(&self) -> impl Iterator<Item = VolatileSlice<'m>> {
+        self.0.slices.iter().copied()
+    }
+
     /// Splits off the next `count` bytes (or what is left); this reader goes on behind them.
     #[must_use]
     pub fn split_to(&mut self, count: usize) -> Self {
@@ -220,9 +225,9 @@ impl<'m> Writer<'m> {
         }
     }
 
-    /// The pieces of memory not written yet, for a device that works on the memory and not on its content.
-    pub fn pieces(&self) -> impl Iterator<Item = &VolatileSlice<'m>> {
-        self.0.slices.iter()
+    /// The memory of the room that is left, front to back, for a call that fills more than this chain.
+    pub fn pieces(&self) -> impl Iterator<Item = VolatileSlice<'m>> {
+        self.0.slices.iter().copied()
     }
 
     /// Splits off the next `count` bytes (or what is left); this writer goes on behind them.
