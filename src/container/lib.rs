@@ -27,6 +27,7 @@ mod process;
 pub mod seccomp;
 mod stdio;
 pub mod sys;
+pub mod usage;
 mod user;
 
 pub use create::{Handles, Prepared, create};

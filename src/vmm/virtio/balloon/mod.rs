@@ -130,10 +130,10 @@ impl Balloon {
         let poison = (io.features & FEATURE_PAGE_POISON != 0).then_some(self.poison);
         serve(io, queue, &self.shared.again, |chain| {
             for piece in chain.writer.pieces() {
-                if let Some(region) = region_of(&memory, piece)
+                if let Some(region) = region_of(&memory, &piece)
                     && may_change(region, poison)
                 {
-                    self.release(region, piece);
+                    self.release(region, &piece);
                 }
             }
             Ok(Turn::Wrote(0))
