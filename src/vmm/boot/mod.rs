@@ -17,6 +17,7 @@ use linux_loader::loader::{BzImage, Elf, KernelLoader, PvhBootCapability};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 pub use command_line::CommandLine;
+pub(crate) use mp_table::VCPUS_MAX;
 
 use crate::error::{Error, Result};
 use crate::kvm::{Start, write_descriptors};

@@ -30,9 +30,11 @@ pub(super) fn write(ram: &GuestMemoryMmap, bytes: u64, initrd: Option<Placed>) -
     };
     let mut params = BootParams::new(&info, GuestAddress(layout::PVH_START_INFO));
     params.set_sections(&map, GuestAddress(layout::PVH_MEMORY_MAP));
-    let modules = initrd.map(|initrd| hvm_modlist_entry { paddr: initrd.address, size: initrd.bytes, ..Default::default() });
+    let modules =
+        initrd.map(|initrd| hvm_modlist_entry { paddr: initrd.address, size: initrd.bytes, ..Default::default() });
     if let Some(module) = modules {
         params.set_modules(&[module], GuestAddress(layout::PVH_MODULES));
     }
-    PvhBootConfigurator::write_bootparams(&params, ram).map_err(|error| Error::Kernel(format!("start information: {error}")))
+    PvhBootConfigurator::write_bootparams(&params, ram)
+        .map_err(|error| Error::Kernel(format!("start information: {error}")))
 }

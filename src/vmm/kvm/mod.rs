@@ -4,8 +4,8 @@
 
 mod cpuid;
 mod exit;
-mod start;
 mod fault;
+mod start;
 mod state;
 mod sys;
 mod vcpu;
@@ -13,8 +13,8 @@ mod vm;
 
 pub use exit::{Returned, Stuck};
 pub use fault::Fault;
+pub use start::{Start, write_descriptors};
 pub use state::{InterruptState, VcpuState};
 pub use sys::{Kick, prepare_kicks};
-pub use start::{Start, write_descriptors};
 pub use vcpu::Vcpu;
 pub use vm::{Slot, Vm};

@@ -5,9 +5,10 @@
 //! registers that arm the APIC's timer come after the APIC, and pending events last.
 
 use kvm_bindings::{
-    CpuId, KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KVM_MAX_CPUID_ENTRIES, Msrs, Xsave, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state,
-    kvm_mp_state, kvm_msr_entry, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    CpuId, KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, Msrs, Xsave, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs,
+    kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events,
+    kvm_xcrs, kvm_xsave,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,8 @@ const AMD_COUNTERS: std::ops::Range<u32> = 0xc001_0200..0xc001_020c;
 /// The registers to save, of those that KVM lists.
 pub(super) fn registers(listed: &[u32]) -> Vec<u32> {
     let counter = |index: &u32| COUNTERS.iter().any(|range| range.contains(index)) || AMD_COUNTERS.contains(index);
-    let mut all: Vec<u32> = listed.iter().copied().filter(|index| !counter(index) && *index != MSR_TSC_DEADLINE).collect();
+    let mut all: Vec<u32> =
+        listed.iter().copied().filter(|index| !counter(index) && *index != MSR_TSC_DEADLINE).collect();
     if !all.contains(&MSR_TSC) {
         all.push(MSR_TSC);
     }
@@ -103,7 +105,8 @@ impl Vcpu {
         while !wanted.is_empty() {
             let entries: Vec<kvm_msr_entry> =
                 wanted.iter().take(256).map(|index| kvm_msr_entry { index: *index, ..Default::default() }).collect();
-            let mut msrs = Msrs::from_entries(&entries).map_err(|error| Error::Config(format!("registers: {error:?}")))?;
+            let mut msrs =
+                Msrs::from_entries(&entries).map_err(|error| Error::Config(format!("registers: {error:?}")))?;
             let read = self.fd().get_msrs(&mut msrs).map_err(Error::host("KVM_GET_MSRS"))?;
             saved.extend_from_slice(&msrs.as_slice()[..read]);
             let skipped = usize::from(read < entries.len());

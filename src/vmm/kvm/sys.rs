@@ -66,7 +66,7 @@ impl Kick {
     /// or in it, it comes back.
     pub fn interrupt<T>(thread: &JoinHandle<T>) {
         // SAFETY: a handle that was not joined names a thread whose description is still there, even when it has ended.
-        unsafe { libc::pthread_kill(thread.as_pthread_t(), signal()) };
+        unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, signal()) };
     }
 }
 

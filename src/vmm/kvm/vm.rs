@@ -1,11 +1,11 @@
 //! The machine as KVM knows it: memory slots, interrupt controllers, timer, and the doors to and from devices.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, MsrList, kvm_pit_config};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, MsrList, kvm_cpuid_entry2, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::{Error, Result};
-use crate::kvm::sys;
+use crate::kvm::{cpuid, sys};
 use crate::layout;
 
 /// A piece of guest memory, as KVM counts them.
@@ -46,6 +46,11 @@ impl Vm {
         let msrs = kvm.get_msr_index_list().map_err(Error::host("KVM_GET_MSR_INDEX_LIST"))?;
         let xsave_bytes = fd.check_extension_int(Cap::Xsave2).max(0) as usize;
         Ok(Self { fd, cpuid, msrs, xsave_bytes })
+    }
+
+    /// The leaves of the first of so many vCPUs: what a guest knows of the host.
+    pub(crate) fn leaves(&self, vcpus: usize) -> Result<Vec<kvm_cpuid_entry2>> {
+        Ok(cpuid::leaves(&self.cpuid, 0, vcpus)?.as_slice().to_vec())
     }
 
     /// KVM's handle.

@@ -24,10 +24,10 @@ use crate::virtio::io::Interrupt;
 use crate::virtio::queues::{Progress, QueueSetup};
 use crate::virtio::registers::{
     ACKNOWLEDGE, CONFIG, CONFIG_GENERATION, DEVICE_FEATURES, DEVICE_FEATURES_SEL, DEVICE_ID, DRIVER, DRIVER_FEATURES,
-    DRIVER_FEATURES_SEL, DRIVER_OK, EVENT_IDX, FAILED, FEATURES_OK, INTERRUPT_ACK, INTERRUPT_STATUS, MAGIC, MAGIC_VALUE,
-    NEEDS_RESET, QUEUE_DESC_HIGH, QUEUE_DESC_LOW, QUEUE_DEVICE_HIGH, QUEUE_DEVICE_LOW, QUEUE_DRIVER_HIGH,
-    QUEUE_DRIVER_LOW, QUEUE_NOTIFY, QUEUE_NUM, QUEUE_NUM_MAX, QUEUE_READY, QUEUE_SEL, SHARED_MEMORY, STATUS,
-    VENDOR_ID, VENDOR_VALUE, VERSION, VERSION_1, VERSION_VALUE,
+    DRIVER_FEATURES_SEL, DRIVER_OK, EVENT_IDX, FAILED, FEATURES_OK, INTERRUPT_ACK, INTERRUPT_STATUS, MAGIC,
+    MAGIC_VALUE, NEEDS_RESET, QUEUE_DESC_HIGH, QUEUE_DESC_LOW, QUEUE_DEVICE_HIGH, QUEUE_DEVICE_LOW, QUEUE_DRIVER_HIGH,
+    QUEUE_DRIVER_LOW, QUEUE_NOTIFY, QUEUE_NUM, QUEUE_NUM_MAX, QUEUE_READY, QUEUE_SEL, SHARED_MEMORY, STATUS, VENDOR_ID,
+    VENDOR_VALUE, VERSION, VERSION_1, VERSION_VALUE,
 };
 use crate::virtio::thread::{Activation, Orders, Shared, Worker};
 
@@ -94,7 +94,8 @@ impl Transport {
             log: log.clone(),
         });
         let (worker, orders) = Worker::new(shared.clone(), worker_kicks, memory.clone())?;
-        let registers = Mutex::new(Registers { queues: vec![QueueSetup::default(); sizes.len()], ..Default::default() });
+        let registers =
+            Mutex::new(Registers { queues: vec![QueueSetup::default(); sizes.len()], ..Default::default() });
         let transport = Self { shared, memory: memory.clone(), kind, offered, sizes, kicks, registers, orders };
         Ok((Arc::new(transport), worker))
     }

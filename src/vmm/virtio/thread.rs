@@ -273,7 +273,8 @@ impl Worker {
     fn activate(&self, activation: Activation) -> std::result::Result<Running, DeviceError> {
         let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(DeviceError::host("make an epoll"))?;
         let watch = |file: &EventFd, token: u64| {
-            poll.add(borrow(file), EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(DeviceError::host("watch a queue"))
+            poll.add(borrow(file), EpollEvent::new(EpollFlags::EPOLLIN, token))
+                .map_err(DeviceError::host("watch a queue"))
         };
         watch(&self.wake, ORDERS)?;
         for (index, kick) in self.kicks.iter().enumerate() {
