@@ -122,9 +122,7 @@ impl Sandbox {
     /// Runs a further process in the container.
     pub(crate) fn exec(&self, process: &ProcessPlan) -> Result<Started, Failure> {
         match self {
-            Self::Process(sandbox) => {
-                Started::own(sandbox.exec(process).map_err(|error| told(&error))?).map_err(taken)
-            }
+            Self::Process(sandbox) => Started::own(sandbox.exec(process).map_err(|error| told(&error))?).map_err(taken),
             Self::Vm(sandbox) => {
                 Started::remote(sandbox.exec(process).map_err(sbx_vm_mode::Error::into_failure)?).map_err(taken)
             }
