@@ -17,6 +17,7 @@ mod failure;
 mod images;
 mod info;
 mod inspect;
+mod isolation;
 mod lifecycle;
 mod list;
 mod lock;
@@ -52,9 +53,6 @@ pub use supervise::main as supervise;
 
 /// The parent of every container's control groups, below the top of each hierarchy.
 pub(crate) const CGROUP_PARENT: &str = "sbx";
-/// What a request for VM isolation is told.
-pub(crate) const VM_NOT_BUILT: &str = "isolation \"vm\" is not available: VM isolation is not built yet in this \
-                                       version of sbx; use --isolation=process";
 
 /// Everything that sbx can do on this host.
 #[derive(Clone, Debug)]
