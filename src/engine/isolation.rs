@@ -11,7 +11,7 @@ use sbx_sandbox::isolation::{self, Isolation, Mode, Resolved, Sources};
 use sbx_vm_mode::artifacts::{self, Artifacts};
 use sbx_vm_mode::size::Size;
 
-use crate::{Engine, Error, ErrorKind, Result};
+use crate::{Engine, Error, ErrorKind, Paths, Result};
 
 impl Engine {
     /// The mode that a container gets for what the user asked (`--isolation`), and why it is no virtual machine where
@@ -52,17 +52,22 @@ impl Engine {
         if let Err(error) = artifacts() {
             return Some(error.to_string());
         }
-        let kept = self.paths.run.join("kvm");
-        if let Ok(answer) = fs::read_to_string(&kept) {
-            return Some(answer).filter(|answer| !answer.is_empty());
-        }
-        let obstacle = sbx_vm_mode::kvm_usable().err().map(|obstacle| obstacle.to_string());
-        // Only a shortcut: without the file the next command asks again. An obstacle may go away, so it is not kept.
-        if obstacle.is_none() {
-            let _ = fs::write(&kept, "");
-        }
-        obstacle
+        kvm_obstacle(&self.paths)
     }
+}
+
+/// Why KVM cannot run a guest here; `None` where it can.
+pub(crate) fn kvm_obstacle(paths: &Paths) -> Option<String> {
+    let kept = paths.run.join("kvm");
+    if kept.exists() {
+        return None;
+    }
+    let obstacle = sbx_vm_mode::kvm_usable().err().map(|obstacle| obstacle.to_string());
+    // Only a shortcut: without the file the next command asks again. An obstacle may go away, so it is not kept.
+    if obstacle.is_none() {
+        let _ = fs::write(&kept, "");
+    }
+    obstacle
 }
 
 /// The guest's kernel and agent, as the program or its environment names them.

@@ -11,6 +11,7 @@
 
 mod client;
 mod create;
+mod doctor;
 mod error;
 mod facts;
 mod failure;
@@ -38,6 +39,7 @@ use sbx_sandbox::store::Store;
 
 pub use client::{Client, ClientError, Session};
 pub use create::Created;
+pub use doctor::{Check, Report, Verdict, doctor};
 pub use error::{Error, ErrorKind, Result};
 pub use failure::exit_code;
 pub use images::Sink;

@@ -42,6 +42,7 @@ pub use endpoint::{Endpoint, Fixed, link_name};
 pub use error::{Error, Result};
 pub use mac::MacAddress;
 pub use mode::NetworkMode;
+pub use nft::firewall_answers;
 pub use ports::{PortRequest, Protocol, Published, Reserved};
 pub use stats::InterfaceStats;
 

@@ -80,10 +80,8 @@ impl Machine {
         let (gate, inner) = Gate::pair().map_err(Error::io("make the way to the virtual machine"))?;
         let (messages, out) = io::pipe().map_err(Error::io("make a pipe"))?;
         for end in [messages.as_fd(), out.as_fd()] {
-            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| Error::Io {
-                step: "prepare a pipe".into(),
-                source: error.into(),
-            })?;
+            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+                .map_err(|error| Error::Io { step: "prepare a pipe".into(), source: error.into() })?;
         }
         let open = |path: &std::path::Path| File::open(path).map_err(Error::io(format!("open {}", path.display())));
         let kernel = open(&parts.artifacts.kernel)?;
@@ -296,4 +294,3 @@ fn layer_extents(layers: &LayerFiles) -> Result<Vec<Extent>, Error> {
     extents.push(Extent::Bytes(table.tail.into()));
     Ok(extents)
 }
-

@@ -114,7 +114,8 @@ fn furnishings(parts: &Parts<'_>) -> Vec<Furnishing> {
 /// enforced on both sides, so that the machine itself cannot exceed it either.
 fn split_resources(plan: &mut ContainerPlan) -> Resources {
     let guest = &mut plan.cgroup.resources;
-    let mut host = Resources { cpu: guest.cpu.clone(), block: std::mem::take(&mut guest.block), ..Resources::default() };
+    let mut host =
+        Resources { cpu: guest.cpu.clone(), block: std::mem::take(&mut guest.block), ..Resources::default() };
     guest.cpu.cpus.clear();
     guest.cpu.mems.clear();
     // Real-time scheduling of version 1 has no meaning for the machine's threads.

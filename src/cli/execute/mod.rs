@@ -6,6 +6,7 @@ mod archive;
 mod catalog;
 mod conditions;
 mod containers;
+mod doctor;
 mod glob;
 mod images;
 mod inspect;
@@ -171,6 +172,7 @@ fn execute(invocation: Invocation) -> Outcome {
         Command::Stats(command) => stats::stats(&engine()?, &command),
         Command::PruneContainers(command) => prune::containers(&engine()?, &command),
         Command::Info(format) => system::info(&engine()?, &format),
+        Command::Doctor(command) => doctor::doctor(&paths(&invocation.globals), &command),
         Command::Version(format) => system::version(&format),
         Command::Images(command) => catalog::list(&engine()?, &command),
         Command::RemoveImages(command) => catalog::remove(&engine()?, &command),
