@@ -8,7 +8,7 @@
 //! acquire ──▶ (blocks only while ──▶ no: record lock (one mounts), mount ─▶ in use
 //!             someone unmounts)
 //! release ──▶ exclusive flock, not waiting ── refused ─▶ others use it
-//!                     └─ got it ─▶ unmount, remove the mount point, then the lock file
+//!                     └─ got it ─▶ unmount, then remove the lock file; the empty mount point stays, for the next use
 //! ```
 //!
 //! Who holds the exclusive lock is alone: nobody can be between "it is mounted" and "I use it". A lock file that was removed while one waited
