@@ -168,7 +168,12 @@ impl Machine {
         while self.read(INTERRUPT_STATUS) & reason == 0 {
             let mut files = [PollFd::new(borrow(&self.line), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(Duration::from_secs(20)).unwrap();
-            assert_ne!(poll(&mut files, timeout).unwrap(), 0, "no interrupt came; said: {:?}", self.said.lock().unwrap());
+            assert_ne!(
+                poll(&mut files, timeout).unwrap(),
+                0,
+                "no interrupt came; said: {:?}",
+                self.said.lock().unwrap()
+            );
             self.line.read().unwrap();
         }
         self.write(INTERRUPT_ACK, reason);
