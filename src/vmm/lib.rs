@@ -10,6 +10,7 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod platform;
+pub mod probe;
 mod sys;
 pub mod virtio;
 

@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = MachineConfig {
         memory: number("MEMORY", 256)? << 20,
         vcpus: number("VCPUS", 1)? as usize,
+        addresses: number("ADDRESSES", 0)? as usize,
         command_line: if words.is_empty() { "console=ttyS0".into() } else { words.join(" ") },
         serial_limit: 1 << 20,
     };

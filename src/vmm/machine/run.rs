@@ -95,7 +95,7 @@ impl Running<'_> {
     fn wait(&mut self, events: &Events) -> Result<Exit> {
         loop {
             let asked = self.wait_once(events)?;
-            while let Some(event) = events.pop() {
+            if let Some(event) = events.pop() {
                 match event {
                     Event::Ended(exit) => return Ok(exit),
                     Event::Failed(error) => return Err(error),
