@@ -25,6 +25,7 @@ const KILLED: i32 = 137;
 /// Clears what is left of sandboxes that nobody supervises. Costs one directory listing and one lock for each sandbox
 /// that lives.
 pub(crate) fn reap(paths: &Paths, store: &Store) -> anyhow::Result<()> {
+    crate::remove::sweep(store)?;
     if sandboxes(paths)?.iter().all(|id| is_alive(paths, id)) {
         return Ok(());
     }

@@ -62,7 +62,8 @@ fn serve(paths: &Paths, sandboxed: &Sandboxed, id: &str, lock: &File) -> anyhow:
         "supervise".as_ref(),
         id.as_ref(),
     ];
+    // The connection comes first: a supervisor whose starter is killed finds it closed and ends.
+    let client = Client::connect_in(&directory, id).context("connect to the supervisor")?;
     sys::spawn_supervisor(&args, &listener, lock).context("start the supervisor")?;
-    drop(listener);
-    Client::connect_in(&directory, id).context("connect to the supervisor")
+    Ok(client)
 }

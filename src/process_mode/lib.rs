@@ -12,11 +12,8 @@ mod devices;
 mod error;
 mod files;
 mod network;
-mod processes;
 mod root;
 mod sandbox;
-mod stats;
-mod sys;
 mod volumes;
 
 pub use error::Error;

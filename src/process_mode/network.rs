@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
+use sbx_container::Helper;
 use sbx_container::plan::Interface;
 use sbx_network::{Endpoint, Fixed, Network, NetworkMode, PortRequest, Published, Reserved, ports, proxy};
 use sbx_protocol::NetworkUsage;
@@ -13,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::sandbox::Setting;
-use crate::sys;
 
 /// What `inspect`, `ps` and `port` tell about the network of a running container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub(crate) struct Attachment {
     reserved: Vec<Reserved>,
     published: Vec<Published>,
     requests: Vec<PortRequest>,
-    proxy: Option<sys::Helper>,
+    proxy: Option<Helper>,
 }
 
 impl Attachment {
@@ -89,9 +89,10 @@ impl Attachment {
         let reserved = std::mem::take(&mut self.reserved);
         let targets = proxy::Targets::of(endpoint);
         let kept = reserved.iter().map(|reserved| std::os::fd::AsRawFd::as_raw_fd(&reserved.socket)).collect();
-        let helper = sys::helper(kept, move || {
-            let Err(error) = proxy::run(reserved, &targets);
-            Err(std::io::Error::other(error))
+        let helper = Helper::spawn(kept, move || {
+            // It ends by itself only when it fails; the ports then answer by the firewall's rules alone.
+            let Err(_) = proxy::run(reserved, &targets);
+            1
         })
         .map_err(Error::io("start the port proxy"))?;
         self.proxy = Some(helper);

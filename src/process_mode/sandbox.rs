@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use sbx_container::cgroup::Cgroup;
 use sbx_container::plan::{ContainerPlan, IdMaps, Namespace, ProcessPlan};
-use sbx_container::{Handles, Running, Target};
+use sbx_container::{Handles, Running, Target, usage};
 use sbx_network::Network;
-use sbx_protocol::{ProcessRow, StatsSample};
+use sbx_protocol::{ProcessRow, StatsSample, UserNames};
 use sbx_rootfs::{LayerMounts, LayerStore};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::plan::PlanExtras;
@@ -18,7 +18,7 @@ use sbx_sandbox::volumes::Volumes;
 use crate::error::Error;
 use crate::network::{Attachment, NetworkFacts};
 use crate::root::RootFs;
-use crate::{devices, files, processes, stats, volumes};
+use crate::{devices, files, volumes};
 
 /// What a sandbox finds on its host.
 #[derive(Debug)]
@@ -155,7 +155,9 @@ impl Sandbox {
 
     /// Processes of the container.
     pub fn processes(&self) -> Result<Vec<ProcessRow>, Error> {
-        processes::rows(&self.live()?.cgroup.pids()?)
+        let mut rows = usage::rows(&self.live()?.cgroup.pids()?)?;
+        UserNames::read().name(&mut rows);
+        Ok(rows)
     }
 
     /// What the container uses.
@@ -164,7 +166,8 @@ impl Sandbox {
             Some(attachment) => attachment.usage(&self.setting.network)?,
             None => Default::default(),
         };
-        stats::sample(&self.live()?.cgroup, &self.setting.machine, networks)
+        let machine = usage::Machine { cpus: self.setting.machine.cpus, memory: self.setting.machine.memory };
+        Ok(usage::sample(&self.live()?.cgroup, machine, networks)?)
     }
 
     /// Whether the kernel killed something of the container because memory ran out. Stays true after the end.

@@ -301,6 +301,19 @@ fn grow(mut call: impl FnMut(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Fills the buffer with random bytes (`getrandom(2)`).
+pub(crate) fn random(buffer: &mut [u8; 16]) -> io::Result<()> {
+    loop {
+        // SAFETY: the kernel writes at most the buffer's length.
+        let result = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        match check(result as c_long) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Up to 256 bytes come whole (random(4)).
+            result => return result.map(|_| ()),
+        }
+    }
+}
+
 /// The path by which any call can reach an open file, whatever its name has become. Works for `O_PATH` descriptors and, since the kernel
 /// jumps to the inode, for symbolic links themselves.
 pub(crate) fn fd_path(fd: impl AsFd) -> CString {

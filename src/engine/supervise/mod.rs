@@ -45,6 +45,8 @@ use crate::sys::Inherited;
 
 /// Runs the supervisor of the sandbox `id` until nothing of it is left.
 pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
+    // ps(1) and top(1) would show the number of the descriptor that it was executed from.
+    nix::sys::prctl::set_name(c"sbx-supervisor").context("name the process")?;
     let inherited = crate::sys::inherited().context("supervise is run by sbx itself")?;
     let Inherited { listener, lock, program } = inherited;
     let id = id.parse::<Id>().context("the sandbox's id")?;
@@ -159,7 +161,7 @@ fn open_log(spec: &SandboxSpec, path: &std::path::Path) -> anyhow::Result<Option
             .transpose()?
             .and_then(|size| u64::try_from(size).ok()),
         max_file: option("max-file").map(str::parse).transpose().context("--log-opt max-file")?.unwrap_or(1),
-        attributes: crate::logs::attributes(spec),
+        attributes: crate::logs::attributes(spec)?,
     };
     LogFile::open(path, options).map(Some).with_context(|| format!("open the log {}", path.display()))
 }

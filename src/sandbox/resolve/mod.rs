@@ -23,6 +23,7 @@ use crate::config::CreateRequest;
 use crate::facts::{ImageFacts, MachineFacts};
 use crate::id::Id;
 use crate::isolation;
+use crate::log_attributes::log_attributes;
 use crate::settings::Settings;
 use crate::spec::{ImageRecord, MountPoint, SCHEMA, SandboxSpec};
 use crate::timestamp::Timestamp;
@@ -134,6 +135,7 @@ pub fn resolve(request: CreateRequest, context: Context<'_>) -> Result<(SandboxS
         mounts,
         security,
     };
+    log_attributes(&spec).map_err(|message| Invalid::new("HostConfig.LogConfig", message))?;
     Ok((spec, warnings))
 }
 

@@ -376,6 +376,9 @@ fn logging_follows_docker() {
     log("json-file", "compress", "true", "compress cannot be true when max-file is less than 2 or max-size is not set");
     log("json-file", "compress", "maybe", "invalid value for compress");
     log("json-file", "mode", "fast", "logging mode not supported: fast");
+    log("json-file", "mode", "non-blocking", "use mode=blocking");
+    log("json-file", "labels-regex", "(", "invalid value for labels-regex");
+    log("json-file", "tag", "{{.Nothing}}", "{{.Nothing}} is not known");
     log("json-file", "max-buffer-size", "1m", "only supported with 'mode=non-blocking'");
 }
 

@@ -31,7 +31,7 @@ mod sys;
 pub use buffers::{Reader, Writer};
 pub use serve::{Again, Turn, serve};
 
-use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{
     Address, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice,
@@ -44,7 +44,7 @@ pub const MAX_DESCRIPTORS: usize = 1024;
 
 /// The features that chains and queues give to every device: `VIRTIO_F_VERSION_1`, `VIRTIO_F_EVENT_IDX`,
 /// `VIRTIO_F_INDIRECT_DESC` (section 6). A device offers these and its own.
-pub const RING_FEATURES: u64 = 1 << virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1
+pub const RING_FEATURES: u64 = 1 << virtio_bindings::virtio_config::VIRTIO_F_VERSION_1
     | 1 << VIRTIO_RING_F_EVENT_IDX
     | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 

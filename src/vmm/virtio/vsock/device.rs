@@ -94,7 +94,10 @@ impl Vsock {
     pub fn new(config: Config, gate: InnerGate) -> Result<Self, DeviceError> {
         // Section 5.10.4: the upper 32 bits are reserved; 2^32 - 1 means "any".
         if !(3..u64::from(u32::MAX)).contains(&config.guest_cid) {
-            return Err(DeviceError::State(format!("{} is no context id of a guest: take 3 or more", config.guest_cid)));
+            return Err(DeviceError::State(format!(
+                "{} is no context id of a guest: take 3 or more",
+                config.guest_cid
+            )));
         }
         Ok(Self {
             trunk: Trunk { guest_cid: config.guest_cid, spare_window: SHARED_WINDOW },

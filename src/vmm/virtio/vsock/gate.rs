@@ -160,7 +160,9 @@ fn receive(gate: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Message> {
         };
         return Ok(match (count, stream) {
             (0, None) => Message::End,
-            (MESSAGE_SIZE, Some(stream)) => Message::Stream { kind: number(&bytes[..4]), port: number(&bytes[4..]), stream },
+            (MESSAGE_SIZE, Some(stream)) => {
+                Message::Stream { kind: number(&bytes[..4]), port: number(&bytes[4..]), stream }
+            }
             _ => Message::Nonsense,
         });
     }

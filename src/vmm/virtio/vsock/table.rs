@@ -106,9 +106,9 @@ impl Table {
 
     /// Every connection.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Id, &Connection)> {
-        (0..).zip(&self.places).filter_map(|(number, place)| {
-            Some((Id { place: number, turn: place.turn }, place.connection.as_ref()?))
-        })
+        (0..)
+            .zip(&self.places)
+            .filter_map(|(number, place)| Some((Id { place: number, turn: place.turn }, place.connection.as_ref()?)))
     }
 
     fn count(&mut self, origin: Origin) -> &mut usize {

@@ -1,20 +1,18 @@
-//! Processes of a container as ps(1) on the host shows them (proc_pid_stat(5), proc_pid_status(5)).
+//! Processes of a container as ps(1) shows them (proc_pid_stat(5), proc_pid_status(5)).
 
-use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use sbx_protocol::ProcessRow;
-
-use crate::error::Error;
+use super::ProcessRow;
+use crate::error::{Error, Step};
 
 /// Clock ticks a second: USER_HZ is 100 on every architecture that we run on.
 const TICKS: u64 = 100;
 /// A command line longer than this many bytes is cut.
 const ARGS_LIMIT: usize = 4096;
 
-/// A row for each of `pids` that still lives.
-pub(crate) fn rows(pids: &[i32]) -> Result<Vec<ProcessRow>, Error> {
+/// A row for each of `pids` that still lives. Ids, users too, are numbers of the caller's namespaces.
+pub fn rows(pids: &[i32]) -> Result<Vec<ProcessRow>, Error> {
     let machine = Machine::read()?;
     Ok(pids.iter().filter_map(|pid| row(*pid, &machine)).collect())
 }
@@ -23,33 +21,23 @@ struct Machine {
     boot_time: i64,
     uptime: f64,
     memory: u64,
-    users: HashMap<u32, String>,
 }
 
 impl Machine {
     fn read() -> Result<Self, Error> {
-        let read = |path: &str| fs::read_to_string(path).map_err(Error::io(format!("read {path}")));
+        let read = |path: &str| fs::read_to_string(path).step(|| format!("read {path}"));
         let stat = read("/proc/stat")?;
         let boot = stat.lines().find_map(|line| line.strip_prefix("btime "));
         let uptime = read("/proc/uptime")?;
         let memory = read("/proc/meminfo")?;
         let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
         let total = total.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        // Names are for show only; a host without the file shows numbers.
-        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
         Ok(Self {
             boot_time: boot.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
             uptime: uptime.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0.0),
             memory: total.unwrap_or(0) * 1024,
-            users: users.lines().filter_map(user).collect(),
         })
     }
-}
-
-fn user(line: &str) -> Option<(u32, String)> {
-    let mut fields = line.split(':');
-    let name = fields.next()?;
-    Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
 }
 
 fn row(pid: i32, machine: &Machine) -> Option<ProcessRow> {
@@ -68,7 +56,7 @@ fn row(pid: i32, machine: &Machine) -> Option<ProcessRow> {
         pid,
         ppid: i32::try_from(number(1)).unwrap_or(0),
         uid,
-        user: machine.users.get(&uid).cloned().unwrap_or_else(|| uid.to_string()),
+        user: uid.to_string(),
         pgid: i32::try_from(number(2)).unwrap_or(0),
         sid: i32::try_from(number(3)).unwrap_or(0),
         state: fields.first().and_then(|field| field.chars().next()).unwrap_or('?'),

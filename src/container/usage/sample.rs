@@ -2,27 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use sbx_container::cgroup::Cgroup;
-use sbx_protocol::{BlockUsage, NetworkUsage, StatsSample};
-use sbx_sandbox::facts::MachineFacts;
-use sbx_sandbox::timestamp::Timestamp;
-
-use crate::error::Error;
+use super::{BlockUsage, NetworkUsage, StatsSample};
+use crate::cgroup::{BlockStats, Cgroup};
+use crate::error::{Error, Step};
 
 /// Nanoseconds of one tick of `/proc/stat`: USER_HZ is 100 on every architecture that we run on (proc_stat(5)).
 const TICK: u64 = 10_000_000;
 
-pub(crate) fn sample(
+/// What the machine has, as far as a sample tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Processors online.
+    pub cpus: u32,
+    /// Memory in bytes: the limit of a container that has none.
+    pub memory: u64,
+}
+
+/// What the processes in `cgroup` use; `networks` are the counters of the container's interfaces, from its side.
+pub fn sample(
     cgroup: &Cgroup,
-    machine: &MachineFacts,
+    machine: Machine,
     networks: BTreeMap<String, NetworkUsage>,
 ) -> Result<StatsSample, Error> {
-    let used = cgroup.stats()?;
+    let used = cgroup.stats().map_err(|error| Error::new("read the control group's counters", error))?;
     let memory = used.memory.unwrap_or_default();
     let pids = used.pids.unwrap_or_default();
     Ok(StatsSample {
-        read_at: nanoseconds(Timestamp::now()),
+        read_at: now(),
         cpu_total: used.cpu.usage_ns,
         cpu_user: used.cpu.user_ns,
         cpu_system: used.cpu.kernel_ns,
@@ -44,13 +52,13 @@ pub(crate) fn sample(
 /// Processor time of the whole machine in nanoseconds, as Docker sums it: user, nice, system, idle, iowait, irq,
 /// softirq and steal.
 fn machine_cpu() -> Result<u64, Error> {
-    let text = fs::read_to_string("/proc/stat").map_err(Error::io("read /proc/stat"))?;
+    let text = fs::read_to_string("/proc/stat").step(|| "read /proc/stat".into())?;
     let first = text.lines().next().unwrap_or_default();
     let ticks: u64 = first.split_whitespace().skip(1).take(8).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks * TICK)
 }
 
-fn block(counted: &sbx_container::cgroup::BlockStats) -> Vec<BlockUsage> {
+fn block(counted: &BlockStats) -> Vec<BlockUsage> {
     let mut devices: BTreeMap<(u32, u32), BlockUsage> = BTreeMap::new();
     for (counts, is_bytes) in [(&counted.bytes, true), (&counted.operations, false)] {
         for count in counts {
@@ -69,6 +77,8 @@ fn block(counted: &sbx_container::cgroup::BlockStats) -> Vec<BlockUsage> {
     devices.into_values().collect()
 }
 
-fn nanoseconds(time: Timestamp) -> i64 {
-    time.unix_seconds() * 1_000_000_000 + i64::from(time.subsec_nanos())
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
