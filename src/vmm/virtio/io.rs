@@ -161,19 +161,6 @@ impl Io {
         self.poll.modify(file, &mut EpollEvent::new(interest.flags(), token)).map_err(watching)
     }
 
-    /// Watches a file for changes (edge triggered): it is reported when it becomes ready, at first and after more has
-    /// happened to it, not for as long as it is. For a device with many files, which reads each until it would block.
-    pub fn watch_changes(&self, file: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), DeviceError> {
-        debug_assert!(token < FIRST_OWN_TOKEN);
-        self.poll.add(file, EpollEvent::new(interest.flags() | EpollFlags::EPOLLET, token)).map_err(watching)
-    }
-
-    /// Changes what of a file watched for changes is waited for. What is ready already is reported again.
-    pub fn rewatch_changes(&self, file: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), DeviceError> {
-        let mut event = EpollEvent::new(interest.flags() | EpollFlags::EPOLLET, token);
-        self.poll.modify(file, &mut event).map_err(watching)
-    }
-
     /// Stops watching a file. Must come before the last descriptor of it is closed.
     pub fn unwatch(&self, file: BorrowedFd<'_>) -> Result<(), DeviceError> {
         self.changed.set(true);

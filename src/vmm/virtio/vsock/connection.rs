@@ -100,8 +100,12 @@ pub(super) struct Connection {
     guest_done: u32,
     /// The stream may have bytes, or its end.
     readable: bool,
-    /// What the stream is watched for.
-    pub(super) watched: Interest,
+    /// That is known and has been reported again: the stream need not be watched for it until all is read.
+    is_deaf: bool,
+    /// The other end of the stream is gone: nothing new can come, and nothing can go.
+    is_closed: bool,
+    /// What the stream is watched for, if it is.
+    pub(super) watched: Option<Interest>,
     /// It stands in the line of those that have something for the guest.
     pub(super) is_queued: bool,
 }
@@ -135,7 +139,9 @@ impl Connection {
             told_done: 0,
             guest_done: 0,
             readable: true,
-            watched: Interest::default(),
+            is_deaf: false,
+            is_closed: false,
+            watched: None,
             is_queued: false,
         }
     }
@@ -148,16 +154,11 @@ impl Connection {
         self.origin
     }
 
-    /// Whether the guest knows it by its ports.
-    pub(super) fn is_known(&self) -> bool {
-        self.phase != Phase::Draining
-    }
-
     /// Whether it only waits for the guest to answer, with no one on the host's side.
     pub(super) fn is_left(&self) -> bool {
         match self.phase {
             Phase::Closing => true,
-            Phase::Requested => self.host_done & SHUTDOWN_RECEIVE != 0,
+            Phase::Requested => self.is_closed,
             Phase::Open | Phase::Draining => false,
         }
     }
@@ -171,10 +172,11 @@ impl Connection {
         self.stream.as_ref().map(AsFd::as_fd)
     }
 
-    /// What the stream should be watched for; none where there is nothing to watch.
+    /// What the stream should be watched for; none where it should not be, not even for its end, which is always reported.
     pub(super) fn interest(&self) -> Option<Interest> {
-        self.stream.as_ref()?;
-        Some(Interest { readable: true, writable: !self.backlog.is_empty(), closed: false })
+        let is_of_use = self.stream.is_some() && !self.is_closed && self.phase != Phase::Closing;
+        let reads = !self.is_deaf && !self.is_read_out() && self.phase != Phase::Draining;
+        is_of_use.then(|| Interest { readable: reads, writable: !self.backlog.is_empty(), closed: false })
     }
 
     /// A packet of the guest for this connection; `body` has the bytes that it claims.
@@ -289,8 +291,10 @@ impl Connection {
 
     /// Something has happened to the stream.
     pub(super) fn stream_ready(&mut self, ready: Interest) -> Fate {
+        self.is_deaf |= ready.readable && self.readable;
         self.readable |= ready.readable || ready.closed;
         if ready.closed {
+            self.is_closed = true;
             self.stop_writing();
         }
         self.flush();
@@ -313,8 +317,12 @@ impl Connection {
     }
 
     fn reads(&self) -> bool {
-        let is_done = self.guest_done & SHUTDOWN_RECEIVE != 0 || self.host_done & SHUTDOWN_SEND != 0;
-        self.phase == Phase::Open && self.readable && !is_done
+        self.phase == Phase::Open && self.readable && !self.is_read_out()
+    }
+
+    /// Whether no byte will go to the guest any more.
+    fn is_read_out(&self) -> bool {
+        self.guest_done & SHUTDOWN_RECEIVE != 0 || self.host_done & SHUTDOWN_SEND != 0
     }
 
     /// Whether there is something for the guest, a packet or bytes.
@@ -377,7 +385,7 @@ impl Connection {
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Got::Bytes(0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
+                (self.readable, self.is_deaf) = (false, false);
                 Got::Nothing
             }
             // The other end is gone and has left bytes of the guest unread.
@@ -414,8 +422,10 @@ impl Connection {
         }
     }
 
-    /// The stream, where the connection needs it no more: to be let go of and closed.
-    pub(super) fn spare_stream(&mut self) -> Option<OwnedFd> {
-        if self.phase == Phase::Closing { self.stream.take() } else { None }
+    /// Closes the stream where the connection needs it no more. It must not be watched then.
+    pub(super) fn close_spare_stream(&mut self) {
+        if self.phase == Phase::Closing {
+            self.stream = None;
+        }
     }
 }

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::{Connection, Fate, Origin, Trunk};
 use super::credit::SHARED_WINDOW;
+use super::from_guest::MOST_REPLIES;
 use super::gate::{Asked, InnerGate};
 use super::news::News;
 use super::packet::{Header, Ports};
-use super::table::{Id, Table};
+use super::table::{Id, MOST, Table};
 use crate::virtio::chain::{Again, RING_FEATURES};
 use crate::virtio::device::{Device, DeviceError};
 use crate::virtio::io::{Interest, Io};
@@ -182,6 +183,9 @@ impl Vsock {
         if self.table.has_place(origin) {
             return Ok(true);
         }
+        if self.replies.len() >= MOST_REPLIES {
+            return Ok(false);
+        }
         let left = self.table.iter().find(|(_, other)| other.origin() == origin && other.is_left());
         let Some((id, _)) = left else { return Ok(false) };
         self.settle(id, Fate::Reset, io)?;
@@ -190,18 +194,8 @@ impl Vsock {
 
     fn insert(&mut self, connection: Connection, io: &Io) -> Result<(), DeviceError> {
         let id = self.table.insert(connection);
-        self.watch(id, io)?;
         self.line_up(id);
-        Ok(())
-    }
-
-    /// Begins to watch the stream of a connection.
-    fn watch(&mut self, id: Id, io: &Io) -> Result<(), DeviceError> {
-        let Some(connection) = self.table.get_mut(id) else { return Ok(()) };
-        let Some(interest) = connection.interest() else { return Ok(()) };
-        connection.watched = interest;
-        let Some(stream) = connection.stream() else { return Ok(()) };
-        io.watch_changes(stream, id.number() | CONNECTION, interest)
+        self.rewatch(id, io)
     }
 
     fn stream_ready(&mut self, id: Id, ready: Interest, io: &Io) -> Result<(), DeviceError> {
@@ -227,7 +221,10 @@ impl Vsock {
         }
         let Some(connection) = self.table.remove(id) else { return Ok(()) };
         self.trunk.spare_window += connection.shared_window();
-        connection.stream().map_or(Ok(()), |stream| io.unwatch(stream))
+        match connection.stream() {
+            Some(stream) if connection.watched.is_some() => io.unwatch(stream),
+            _ => Ok(()),
+        }
     }
 
     /// Puts a connection into the line, where it has something for the guest and does not stand there.
@@ -239,21 +236,27 @@ impl Vsock {
             connection.is_queued = true;
             self.line.push_back(id);
         }
+        // A guest without buffers can open and reset connections that then stand here for nothing.
+        if self.line.len() > 2 * MOST {
+            self.line.retain(|id| self.table.get(*id).is_some());
+        }
     }
 
-    /// Watches a stream for what its connection waits for now, or lets go of it where it is needed no more.
+    /// Watches a stream for what its connection waits for now, or lets go of it where nothing more can happen to it.
     pub(super) fn rewatch(&mut self, id: Id, io: &Io) -> Result<(), DeviceError> {
         let Some(connection) = self.table.get_mut(id) else { return Ok(()) };
-        if let Some(stream) = connection.spare_stream() {
-            return io.unwatch(stream.as_fd());
-        }
-        let Some(interest) = connection.interest() else { return Ok(()) };
-        if interest == connection.watched {
-            return Ok(());
-        }
-        connection.watched = interest;
+        let (before, now) = (connection.watched, connection.interest());
+        connection.watched = now;
         let Some(stream) = connection.stream() else { return Ok(()) };
-        io.rewatch_changes(stream, id.number() | CONNECTION, interest)
+        let token = id.number() | CONNECTION;
+        match (before, now) {
+            (None, Some(interest)) => io.watch(stream, token, interest)?,
+            (Some(before), Some(interest)) if before != interest => io.rewatch(stream, token, interest)?,
+            (Some(_), None) => io.unwatch(stream)?,
+            _ => {}
+        }
+        connection.close_spare_stream();
+        Ok(())
     }
 }
 
@@ -288,7 +291,7 @@ impl Device for Vsock {
             self.watch_gate(io)?;
         }
         let ids: Vec<Id> = self.table.iter().map(|(id, _)| id).collect();
-        ids.into_iter().try_for_each(|id| self.watch(id, io))
+        ids.into_iter().try_for_each(|id| self.rewatch(id, io))
     }
 
     fn queue_ready(&mut self, queue: usize, io: &mut Io) -> Result<(), DeviceError> {

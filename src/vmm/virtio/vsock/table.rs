@@ -11,6 +11,9 @@ pub(super) const MOST_OF_OWNER: usize = 1024;
 /// Most connections that the guest has opened.
 pub(super) const MOST_OF_GUEST: usize = 512;
 
+/// Most connections.
+pub(super) const MOST: usize = MOST_OF_OWNER + MOST_OF_GUEST;
+
 /// Names a connection for as long as the device lives: a place in the table and how often it was taken before, so that a
 /// late event finds no one else there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
