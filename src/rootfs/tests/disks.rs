@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Cursor, ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -87,6 +87,15 @@ fn one_machine_at_a_time_has_the_disk() {
     refused();
     drop(copy);
     drop(disk.attach().unwrap());
+    let (same, file) = WritableDisk::attach_or_create(&scratch.path("c"), 128 * MIB).unwrap();
+    assert_eq!((same.capacity().unwrap(), same), (64 * MIB, disk.clone()));
+    refused();
+    drop(file);
+    // A new one belongs to its maker from its first moment.
+    let (new, _file) = WritableDisk::attach_or_create(&scratch.path("d"), 128 * MIB).unwrap();
+    assert_eq!(new.capacity().unwrap(), 128 * MIB);
+    assert!(matches!(new.attach().unwrap_err(), RootfsError::DiskInUse { .. }));
+    is_clean("one_machine_at_a_time_has_the_disk", &new.path());
 }
 
 #[test]
@@ -118,34 +127,39 @@ fn a_disk_that_never_reached_the_host_is_made_again_and_no_other() {
 #[test]
 fn whoever_is_killed_leaves_a_whole_disk_or_none() {
     let scratch = Scratch::new();
-    let (mut whole, mut none) = (0, 0);
-    for round in 0..40 {
-        let dir = scratch.mkdir(&format!("c{round}"));
+    let mut whole = 0;
+    for round in 0..20 {
+        let dir = scratch.mkdir(&format!("round{round}"));
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "disks::helper_that_makes_disks"])
             .env("SBX_TEST_DISK", &dir)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Until it has begun; then at any of its instructions.
-        while !dir.join("begun").exists() {
+        // Until it has made a few; then at any of its instructions.
+        while !dir.join("2/disk").exists() {
             std::thread::sleep(Duration::from_micros(200));
         }
-        std::thread::sleep(Duration::from_micros(300 * round));
+        std::thread::sleep(Duration::from_micros(137 * round));
         child.kill().unwrap();
         child.wait().unwrap();
-        let names: Vec<OsString> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(names.iter().all(|name| name == "disk" || name == "begun"), "{names:?}");
-        match WritableDisk::open(&dir) {
-            Err(_) => none += 1,
-            Ok(disk) => {
-                whole += 1;
-                is_clean("whoever_is_killed_leaves_a_whole_disk_or_none", &disk.path());
-                drop(disk.attach().unwrap());
+        let containers = fs::read_dir(&dir).unwrap().count();
+        for container in 0..containers {
+            let dir = dir.join(container.to_string());
+            let names: Vec<OsString> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            if names.is_empty() {
+                assert_eq!(container, containers - 1, "only the last one can be missing");
+                continue;
             }
+            assert_eq!(names, ["disk"]);
+            whole += 1;
+            if container + 2 >= containers {
+                is_clean("whoever_is_killed_leaves_a_whole_disk_or_none", &dir.join("disk"));
+            }
+            drop(WritableDisk::open(&dir).unwrap().attach().unwrap());
         }
     }
-    println!("{whole} whole, {none} none");
+    assert!(whole >= 60, "{whole}");
 }
 
 #[test]
@@ -155,10 +169,8 @@ fn helper_that_makes_disks() {
         println!("skipped: only other tests start this one");
         return;
     };
-    let dir = Path::new(&dir);
-    File::create(dir.join("begun")).unwrap();
-    loop {
-        WritableDisk::create(dir, 64 << 30).unwrap().remove().unwrap();
+    for container in 0.. {
+        WritableDisk::create(&Path::new(&dir).join(container.to_string()), 300 * MIB).unwrap();
     }
 }
 
@@ -188,13 +200,12 @@ fn layers_are_opened_in_order_and_stay_while_they_are_open() {
 fn what_is_no_layer_is_refused_by_name() {
     let scratch = Scratch::new();
     let (store, id) = (scratch.store(), scratch.new_id());
-    let image = {
-        let file = tempfile::tempfile().unwrap();
-        write_layer(&mut Cursor::new(tar(&[file_of(100_000)])), &file, &Default::default()).unwrap();
-        let mut image = vec![0; file.metadata().unwrap().len() as usize];
-        file.read_exact_at(&mut image, 0).unwrap();
-        image
-    };
+    let content: Vec<u8> = (0..100_000).map(|at| at as u8).collect();
+    let mut written = tempfile::tempfile().unwrap();
+    write_layer(&mut Cursor::new(tar(&[file("f", &content)])), &written, &Default::default()).unwrap();
+    let mut image = Vec::new();
+    written.rewind().unwrap();
+    written.read_to_end(&mut image).unwrap();
     for bytes in [&b""[..], &[0; 4096], &image[..4096], &image[..image.len() - 4096], &image[..image.len() - 1]] {
         fs::write(store.path(&id), bytes).unwrap();
         let error = LayerFiles::open(&store, std::slice::from_ref(&id)).unwrap_err();
@@ -207,13 +218,9 @@ fn what_is_no_layer_is_refused_by_name() {
     assert!(LayerFiles::open(&store, &[id]).is_err());
 }
 
-fn file_of(length: usize) -> crate::archive::Entry {
-    file("f", &(0..length).map(|at| at as u8).collect::<Vec<_>>())
-}
-
 /// Number, first sector and sectors of each partition that a program of util-linux finds.
 fn partx(disk: &Path) -> Vec<(usize, u64, u64)> {
-    let out = run("partx", &["--show", "--raw", "--noheadings", "-o", "NR,START,SECTORS,TYPE", disk.to_str().unwrap()]);
+    let out = run("partx", &["--show", "--noheadings", "-o", "NR,START,SECTORS,TYPE", disk.to_str().unwrap()]);
     let row = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(fields[3], "0fc63daf-8483-4772-8e79-3d69d8477de4", "{line}");
