@@ -27,8 +27,10 @@ fn mounted(scratch: &Scratch) -> Vec<String> {
         .collect()
 }
 
+/// Nothing is mounted or locked; empty mount points stay for the next user.
 fn is_empty(scratch: &Scratch) -> bool {
-    mounted(scratch).is_empty() && fs::read_dir(scratch.path("run/layers")).unwrap().next().is_none()
+    let mut left = fs::read_dir(scratch.path("run/layers")).unwrap().map(|entry| entry.unwrap());
+    mounted(scratch).is_empty() && left.all(|entry| fs::remove_dir(entry.path()).is_ok())
 }
 
 #[test]
@@ -92,7 +94,7 @@ fn what_killed_users_leave_is_reaped() {
     // A crash between the steps of mounting and unmounting.
     let dir = scratch.path("run/layers");
     fs::write(dir.join(format!("{}.lock", id.hex())), b"").unwrap();
-    fs::create_dir(dir.join(other.hex())).unwrap();
+    fs::create_dir_all(dir.join(other.hex())).unwrap();
     assert_eq!(mounts.reap().unwrap(), [id, other]);
     assert!(is_empty(&scratch));
 }
