@@ -78,6 +78,7 @@ impl<'a> ProcessSetup<'a> {
         sys::new_session_keyring().step(|| "make a session keyring".into())?;
         self.label_exec(RootDir::new(root.as_fd()))?;
         own_stdio(&identity)?;
+        sys::default_signals().step(|| "let signals do what they do by default".into())?;
         let entered = chdir(self.plan.cwd.as_str());
         capabilities::drop_bounding(&self.capabilities.bounding)
             .step(|| "drop capabilities from the bounding set".into())?;

@@ -342,6 +342,20 @@ pub fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     owned(libc::c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }))
 }
 
+/// Lets every signal do what it does by default (signal(7)). exec(2) keeps a signal ignored that its caller ignores, as
+/// the runtime of this program does with SIGPIPE and nohup(1) with SIGHUP.
+pub fn default_signals() -> io::Result<()> {
+    for signal in 1..32 {
+        if !matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
+            // SAFETY: the default action runs no code of ours.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Sets a resource limit by number (prlimit(2)).
 pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };

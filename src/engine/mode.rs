@@ -98,7 +98,7 @@ impl Sandbox {
 
 fn told(error: &Error) -> Failure {
     match error {
-        Error::Container(error) => failure::of_container(error),
+        Error::Container(error) => error.into(),
         other => failure::other(other.to_string()),
     }
 }

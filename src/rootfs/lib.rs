@@ -12,7 +12,6 @@
 //! Nothing of a layer is ever unpacked into the host's file system: names, links and devices of a hostile tar only
 //! ever become bytes in an image file. The host's kernel then mounts that file; VM mode hands the same file to the guest.
 
-mod attributes;
 pub mod erofs;
 mod error;
 mod layer_id;
