@@ -21,6 +21,8 @@ mod interfaces;
 mod join;
 mod mounts;
 mod namespaces;
+pub mod netlink;
+pub mod overlay;
 mod path;
 pub mod plan;
 mod process;

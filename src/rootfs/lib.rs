@@ -13,7 +13,6 @@
 //! ever become bytes in an image file. The host's kernel then mounts that file; a guest gets the same file as a disk ([`disk::LayerFiles`]), and
 //! instead of a [`WritableLayer`] a disk of its own ([`disk::WritableDisk`]) with a file system that [`ext4`] makes.
 
-mod attributes;
 mod checksum;
 pub mod disk;
 pub mod erofs;
