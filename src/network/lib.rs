@@ -16,12 +16,14 @@
 //! network.remove(&endpoint)?;                           // unpublish, disconnect, release
 //! ```
 
+mod attachment;
 mod bridge;
 mod conntrack;
 mod default_bridge;
 mod definition;
 mod endpoint;
 mod error;
+mod etc;
 pub mod hosts;
 mod lease;
 mod link;
@@ -36,9 +38,11 @@ mod stats;
 mod subnet;
 mod sys;
 
+pub use attachment::{Attachment, NetworkFacts};
 pub use default_bridge::{Network, Reaped};
 pub use definition::{Definition, Driver, Ipv6, NetworkOptions, Subnet};
 pub use endpoint::{Endpoint, Fixed, link_name};
+pub use etc::EtcFiles;
 pub use error::{Error, Result};
 pub use mac::MacAddress;
 pub use mode::NetworkMode;

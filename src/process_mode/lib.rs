@@ -11,13 +11,11 @@
 mod devices;
 mod error;
 mod files;
-mod network;
 mod root;
 mod sandbox;
-mod volumes;
 
 pub use error::Error;
-pub use network::NetworkFacts;
+pub use sbx_network::NetworkFacts;
 pub use sandbox::{Joined, Sandbox, Setting};
 
 use std::path::Path;

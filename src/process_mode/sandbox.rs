@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use sbx_container::cgroup::Cgroup;
 use sbx_container::plan::{ContainerPlan, IdMaps, Namespace, ProcessPlan};
 use sbx_container::{Handles, Running, Target, usage};
-use sbx_network::Network;
+use sbx_network::{Attachment, Network, NetworkFacts};
 use sbx_protocol::{ProcessRow, StatsSample, UserNames};
+use sbx_rootfs::volumes::{self, ImageFiles};
 use sbx_rootfs::{LayerMounts, LayerStore};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::plan::PlanExtras;
@@ -16,9 +17,8 @@ use sbx_sandbox::store::Files;
 use sbx_sandbox::volumes::Volumes;
 
 use crate::error::Error;
-use crate::network::{Attachment, NetworkFacts};
 use crate::root::RootFs;
-use crate::{devices, files, volumes};
+use crate::{devices, files};
 
 /// What a sandbox finds on its host.
 #[derive(Debug)]
@@ -88,11 +88,11 @@ impl Sandbox {
         let user_namespace = self.user_namespace()?;
         let root = RootFs::make(&self.spec, &self.setting, user_namespace.as_ref().map(AsFd::as_fd))?;
         if self.attachment.is_none() {
-            self.attachment = Some(Attachment::allocate(&self.spec, &self.setting)?);
+            self.attachment = Some(Attachment::allocate(&self.spec, &self.setting.network)?);
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
         let mut paths = files::write(&self.spec, &self.setting, attachment)?;
-        paths.mount_sources = volumes::prepare(&self.spec, &self.setting, &root)?;
+        paths.mount_sources = volumes::prepare(&self.spec, &self.setting.volumes, ImageFiles::Mounted(root.as_fd()))?;
         paths.devices = devices::look_up(&self.spec.host_config)?;
         let plan = make_plan(&self.spec, &self.setting.machine, &paths, attachment)?;
 

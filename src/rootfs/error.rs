@@ -108,6 +108,17 @@ pub enum RootfsError {
         /// Where it is.
         path: PathBuf,
     },
+    /// A volume or image mount cannot be made ready.
+    #[error("mount at {destination}: {reason}")]
+    Mount {
+        /// Where it was to be, inside the container.
+        destination: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A named volume cannot be used.
+    #[error(transparent)]
+    Volume(#[from] sbx_sandbox::volumes::VolumeError),
     /// A directory tree changed while it was read or removed.
     #[error("{step} {}: the tree keeps changing; stop what uses it and try again", path.display())]
     TreeChanged {

@@ -26,6 +26,7 @@ mod store;
 mod sys;
 mod tar;
 mod volume;
+pub mod volumes;
 mod walk;
 mod writable;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sbx_container::plan::{ContainerPlan, Resources};
+use sbx_network::EtcFiles;
 use sbx_protocol::guest::{CreateRequest, Furnishing, OverlayRoot, Uplink};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::plan::PlanExtras;
@@ -18,14 +19,6 @@ const LAYERS: &str = "/run/sbx/layers";
 const WRITABLE: &str = "/run/sbx/writable";
 /// Where the files are that the container sees below `/etc`.
 const FILES: &str = "/run/sbx/files";
-
-/// Texts of the files that every container has.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct EtcFiles {
-    pub(crate) hostname: String,
-    pub(crate) hosts: String,
-    pub(crate) resolv_conf: String,
-}
 
 /// Block devices of the machine, as the guest names them.
 #[derive(Clone, Debug)]

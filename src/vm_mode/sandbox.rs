@@ -1,17 +1,16 @@
 //! One sandbox: its launch, step by step, and its end.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sbx_container::cgroup::{Cgroup, Hierarchies};
 use sbx_container::plan::{CgroupPlan, ProcessPlan, Resources};
-use sbx_network::Network;
+use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts};
 use sbx_protocol::guest::{READY_PORT, Uplink, WakeRequest};
 use sbx_protocol::{AttachRequest, ExecRequest, ProcessRow, Reply, Request, StatsSample, TerminalSize};
 use sbx_rootfs::disk::{LayerFiles, WritableDisk};
+use sbx_rootfs::volumes::{self, ImageFiles};
 use sbx_rootfs::{LayerId, LayerMounts, LayerStore};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::spec::SandboxSpec;
@@ -22,7 +21,7 @@ use crate::agent::{Agent, unexpected};
 use crate::artifacts::Artifacts;
 use crate::error::Error;
 use crate::machine::{Machine, Parts, Tap};
-use crate::plan::{Card, EtcFiles, create_request};
+use crate::plan::{Card, create_request};
 use crate::process::{Process, Started, Streams, kinds};
 use crate::relay::Relay;
 use crate::shares::Shared;
@@ -84,12 +83,12 @@ impl Sandbox {
         let facts = crate::facts::machine(&self.setting.machine, size);
         let layers = self.layers()?;
         let writable = self.writable_disk()?.attach()?;
-        let shared = Shared::of(&self.spec, &volumes::prepare(&self.spec, &self.setting)?)?;
+        let shared = self.shared()?;
         if self.attachment.is_none() {
             self.attachment = Some(Attachment::allocate(&self.spec, &self.setting.network)?);
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
-        let etc = files::texts(&self.spec, &self.setting.network, attachment)?;
+        let etc = EtcFiles::of(&self.spec, &self.setting.network, attachment)?;
         let (tap, card) = plug(attachment, &self.setting.network)?;
 
         let mut ports: Vec<u32> = shared.sockets.iter().map(|socket| socket.port).collect();
@@ -150,6 +149,12 @@ impl Sandbox {
     fn layers(&self) -> Result<LayerFiles, Error> {
         let ids = self.spec.image.layers.iter().map(|diff_id| LayerId::parse(diff_id));
         Ok(LayerFiles::open(&self.setting.layers, &ids.collect::<Result<Vec<_>, _>>()?)?)
+    }
+
+    /// What is shared, its directories made ready on the host.
+    fn shared(&self) -> Result<Shared, Error> {
+        let image = ImageFiles::Layers { store: &self.setting.layers, mounts: &self.setting.mounts };
+        Shared::of(&self.spec, &volumes::prepare(&self.spec, &self.setting.volumes, image)?)
     }
 
     fn writable_disk(&self) -> Result<WritableDisk, Error> {
@@ -336,4 +341,22 @@ fn wake() -> Result<WakeRequest, Error> {
     source.read_exact(&mut entropy).map_err(Error::io("read /dev/urandom"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(WakeRequest { now: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX), entropy })
+}
+
+/// Plugs a container that has a place on the bridge into it: the machine's end of the wire, and what the guest is told.
+fn plug(attachment: &mut Attachment, network: &Network) -> Result<(Option<Tap>, Option<Card>), Error> {
+    let Some(fd) = attachment.connect_tap(network, sbx_vmm::virtio::net::tap_offloads())? else {
+        return Ok((None, None));
+    };
+    let (Some(endpoint), Some(interface)) = (attachment.endpoint(), attachment.interfaces().pop()) else {
+        return Err(Error::NotRunning);
+    };
+    let address = endpoint.mac.octets();
+    // The card is a port of a bridge in the guest and needs a hardware address that the container's interface has not.
+    let mut card = address;
+    card[0] ^= 0x04;
+    let mtu = endpoint.mtu;
+    let uplink = Uplink { card, interface: interface.name.clone(), address, mtu };
+    let tap = Tap { fd, card, mtu: u16::try_from(mtu).unwrap_or(u16::MAX) };
+    Ok((Some(tap), Some(Card { uplink, interface })))
 }
