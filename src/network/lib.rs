@@ -11,6 +11,7 @@
 //! let reserved = ports::reserve(&requests)?;            // supervisor: sockets hold the host ports
 //! let endpoint = network.allocate(&id, Fixed::default())?; // lease: address, MAC
 //! network.connect(&endpoint, netns)?;                   // veth: eth0 in `netns`, sbx… on the bridge
+//! let tap = network.connect_tap(&endpoint, offload)?;   // or a tap: sbx… on the bridge, frames by the descriptor
 //! network.publish(&endpoint, &published)?;              // nftables elements
 //! proxy::run(reserved, Targets::of(&endpoint))          // in a forked child
 //! network.remove(&endpoint)?;                           // unpublish, disconnect, release
@@ -37,6 +38,7 @@ pub mod resolv;
 mod stats;
 mod subnet;
 mod sys;
+mod tap;
 
 pub use attachment::{Attachment, NetworkFacts};
 pub use default_bridge::{Network, Reaped};
@@ -49,6 +51,7 @@ pub use mode::NetworkMode;
 pub use nft::firewall_answers;
 pub use ports::{PortRequest, Protocol, Published, Reserved};
 pub use stats::InterfaceStats;
+pub use tap::{Offload, VNET_HEADER_BYTES};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::{ProptestConfig, proptest};
 use sbx_rootfs::ext4::{self, FormatError, Identity, LEAST_BYTES, MOST_BYTES};
@@ -47,8 +48,13 @@ pub(crate) fn mount(scratch: &Scratch, disk: &Path, name: &str) -> PathBuf {
     point
 }
 
+/// Unmounts. Other tests start programs all the time, and between `fork` and `execve` those have copies of our descriptors.
 pub(crate) fn unmount(point: &Path) {
-    run("umount", &[point.to_str().unwrap()]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = nix::mount::umount(point) {
+        assert!(error == nix::errno::Errno::EBUSY && Instant::now() < deadline, "{}: {error}", point.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Bytes that a file takes on the host.
