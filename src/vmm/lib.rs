@@ -2,6 +2,7 @@
 //! containers, images or the words spoken with the guest: its inputs are files and sizes, its outputs an exit and streams.
 
 pub mod boot;
+pub mod confine;
 pub mod error;
 pub mod extent;
 pub mod kvm;

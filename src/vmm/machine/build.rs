@@ -167,6 +167,7 @@ impl Builder {
             bus: Arc::new(Bus::new(self.serial, self.devices, addresses)),
             workers: self.workers,
             control: self.control,
+            threads: None,
         }
     }
 }
