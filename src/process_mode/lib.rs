@@ -15,8 +15,8 @@ mod root;
 mod sandbox;
 
 pub use error::Error;
-pub use sbx_network::NetworkFacts;
 pub use sandbox::{Joined, Sandbox, Setting};
+pub use sbx_network::NetworkFacts;
 
 use std::path::Path;
 
