@@ -116,7 +116,7 @@ impl Machine {
                 return Err(Error::MachineEnded(format!(
                     "its agent did not answer within {} seconds; {}",
                     BOOT_PATIENCE.as_secs(),
-                    self.last_words()
+                    self.said_last()
                 )));
             }
             let timeout = PollTimeout::try_from(left.min(Duration::from_secs(1))).unwrap_or(PollTimeout::MAX);
@@ -126,8 +126,8 @@ impl Machine {
                 return Ok(());
             }
             self.listen();
-            if self.helper.ended().is_some() {
-                return Err(Error::MachineEnded(self.last_words()));
+            if let Some(status) = self.helper.ended() {
+                return Err(Error::MachineEnded(self.last_words(status)));
             }
         }
     }
@@ -140,9 +140,9 @@ impl Machine {
             self.listen();
             match self.helper.ended() {
                 Some(0) => return None,
-                Some(_) => return Some(self.last_words()),
+                Some(status) => return Some(self.last_words(status)),
                 None if Instant::now() >= deadline => {
-                    let words = self.last_words();
+                    let words = self.said_last();
                     self.helper.stop();
                     return Some(format!("it did not end within {} seconds; {words}", END_PATIENCE.as_secs()));
                 }
@@ -172,7 +172,7 @@ impl Machine {
                 None
             }
             Some(0) => None,
-            Some(_) => Some(self.last_words()),
+            Some(status) => Some(self.last_words(status)),
         }
     }
 
@@ -191,7 +191,14 @@ impl Machine {
         }
     }
 
-    fn last_words(&mut self) -> String {
+    /// Why it has ended with this exit status.
+    fn last_words(&mut self, status: i32) -> String {
+        let signal = nix::sys::signal::Signal::try_from(status - 128);
+        let killed = signal.map(|signal| format!("its process was killed by {signal}; ")).unwrap_or_default();
+        format!("{killed}{}", self.said_last())
+    }
+
+    fn said_last(&mut self) -> String {
         self.listen();
         let text = String::from_utf8_lossy(&self.said);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
