@@ -16,8 +16,6 @@ use crate::sys;
 
 /// `VMADDR_CID_HOST` (vsock(7)).
 const HOST: u32 = 2;
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 512;
 
 /// The way to the host.
 pub trait Wire {
@@ -109,7 +107,7 @@ impl Vsock {
         let listen_on = || -> nix::Result<OwnedFd> {
             let listener = vsock()?;
             bind(listener.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_ANY, AGENT_PORT))?;
-            listen(&listener, Backlog::new(BACKLOG)?)?;
+            listen(&listener, Backlog::MAXALLOWABLE)?;
             Ok(listener)
         };
         match listen_on() {
