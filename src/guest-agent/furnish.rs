@@ -18,8 +18,6 @@ use sbx_protocol::guest::Furnishing;
 
 /// How long a device may take to appear after the host has attached it.
 pub(crate) const DEVICE_TIME: Duration = Duration::from_secs(2);
-/// Connections to a forwarded socket that may wait to be accepted.
-const BACKLOG: i32 = 128;
 
 /// What the steps leave for others to use.
 #[derive(Debug, Default)]
@@ -128,7 +126,7 @@ fn listen_at(path: &str) -> Result<OwnedFd, Error> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         bind(listener.as_raw_fd(), &UnixAddr::new(&address)?)?;
-        listen(&listener, Backlog::new(BACKLOG)?)?;
+        listen(&listener, Backlog::MAXALLOWABLE)?;
         Ok(listener)
     };
     bound().map_err(|error| failed(error.into()))

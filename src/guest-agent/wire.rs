@@ -16,7 +16,6 @@ use crate::sys;
 
 /// `VMADDR_CID_HOST` (vsock(7)).
 const HOST: u32 = 2;
-/// Connections that may wait to be accepted.
 
 /// The way to the host.
 pub trait Wire {
