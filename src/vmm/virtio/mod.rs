@@ -12,6 +12,8 @@ pub mod console;
 pub mod device;
 pub mod io;
 pub mod mmio;
+#[cfg(test)]
+mod mock;
 pub mod pmem;
 mod queues;
 mod registers;

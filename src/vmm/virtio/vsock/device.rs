@@ -290,8 +290,7 @@ impl Device for Vsock {
         if self.news == News::Known {
             self.watch_gate(io)?;
         }
-        let ids: Vec<Id> = self.table.iter().map(|(id, _)| id).collect();
-        ids.into_iter().try_for_each(|id| self.rewatch(id, io))
+        Ok(())
     }
 
     fn queue_ready(&mut self, queue: usize, io: &mut Io) -> Result<(), DeviceError> {
