@@ -1,5 +1,4 @@
 //! A KVM virtual machine: memory, vCPUs, a direct boot of an ELF kernel, virtio devices over MMIO. It knows nothing of
 //! containers, images or the words spoken with the guest: its inputs are files and sizes, its outputs an exit and streams.
 
-pub mod extent;
 pub mod virtio;

@@ -5,6 +5,9 @@
 //! reader of ours: what cannot be passed on at once is kept, up to [`KEPT_BYTES`], and what is more is dropped, with a line
 //! in its place that says how much. Input is read only when the guest has room for it, and not waited for otherwise.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
