@@ -150,13 +150,14 @@ impl Output {
         }
         let mut bytes = [0; 4096];
         let mut left = chain.reader.left().min(MOST_BYTES);
-        self.drop_bytes(chain.reader.left() - left);
+        let rest = chain.reader.left() - left;
         while left > 0 {
             let most = left.min(bytes.len());
             let count = chain.reader.read_some(&mut bytes[..most]);
             self.keep(&bytes[..count]);
             left -= count;
         }
+        self.drop_bytes(rest);
         Ok(Turn::Done)
     }
 
