@@ -3,7 +3,6 @@
 
 pub mod boot;
 pub mod error;
-pub mod extent;
 pub mod kvm;
 pub mod layout;
 pub mod log;

@@ -10,10 +10,10 @@ pub mod chain;
 pub mod config_space;
 pub mod console;
 pub mod device;
+#[cfg(test)]
+pub(crate) mod driver;
 pub mod io;
 pub mod mmio;
-#[cfg(test)]
-mod mock;
 pub mod pmem;
 mod queues;
 mod registers;

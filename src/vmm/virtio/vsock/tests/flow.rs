@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 
 use super::guest::{Guest, data_of, pattern};
-use crate::virtio::mock::Piece;
+use crate::virtio::driver::board::Piece;
 use crate::virtio::vsock::credit::{FIRST_WINDOW, LARGEST_WINDOW, SHARED_WINDOW};
 use crate::virtio::vsock::device::RX;
 use crate::virtio::vsock::packet::{HEADER_SIZE, Header, Op, Ports, SHUTDOWN_BOTH};

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use crate::virtio::device::DeviceError;
-use crate::virtio::mock::{Board, Piece};
+use crate::virtio::driver::board::{Board, Piece};
 use crate::virtio::vsock::device::{EVENT, RX, TX};
 use crate::virtio::vsock::packet::{HEADER_SIZE, HOST_CID, Header, Op, Ports, TYPE_STREAM};
 use crate::virtio::vsock::{Config, Gate, Vsock};
@@ -168,6 +168,7 @@ impl Guest {
             if packets.len() == before {
                 return packets;
             }
+            assert!(self.board.was_interrupted(), "the driver was not told");
         }
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::guest::{ALLOWED, CID, Guest, data_of, pattern};
 use crate::virtio::device::DeviceError;
-use crate::virtio::mock::Piece;
+use crate::virtio::driver::board::Piece;
 use crate::virtio::vsock::credit::{FIRST_WINDOW, SHARED_WINDOW};
 use crate::virtio::vsock::device::{RX, TX};
 use crate::virtio::vsock::from_guest::MOST_REPLIES;
@@ -228,7 +228,7 @@ fn a_flood_of_requests_ends_at_the_number_of_places() {
             break;
         }
         // The owner is quick, and closes what it takes.
-        if crate::virtio::mock::is_readable(&guest.gate) {
+        if crate::virtio::driver::board::is_readable(&guest.gate) {
             guest.gate.accept().map(drop).unwrap();
         }
         assert!(guest.held() <= MOST_OF_GUEST);
@@ -369,7 +369,7 @@ fn act(guest: &mut Guest, streams: &mut Vec<std::os::unix::net::UnixStream>, ste
         _ => {}
     }
     guest.board.run().unwrap();
-    let waiting = crate::virtio::mock::is_readable(&guest.gate);
+    let waiting = crate::virtio::driver::board::is_readable(&guest.gate);
     if waiting {
         streams.push(guest.gate.accept().unwrap().1);
     }

@@ -1,6 +1,7 @@
-//! A driver for tests of devices: rings in a memory of its own, and the part of a device's thread. It is as strict as Linux
-//! is (`drivers/virtio/virtio_ring.c`): with `VIRTIO_F_EVENT_IDX` it notifies the device only where the device has asked
-//! for it, so that a device that forgets to ask stands still here too.
+//! For tests: a driver as strict as Linux is (`drivers/virtio/virtio_ring.c`), for devices that speak of themselves. With
+//! `VIRTIO_F_EVENT_IDX` it notifies the device only where the device has asked for it, and asks to be interrupted at the
+//! next used buffer, so that a device that forgets to ask, or to interrupt, stands still here too. It uses descriptors again
+//! in the order in which they come back, and sees a device that is called again and again for nothing.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
