@@ -2,6 +2,7 @@
 //! containers, images or the words spoken with the guest: its inputs are files and sizes, its outputs an exit and streams.
 
 pub mod boot;
+pub mod confine;
 pub mod error;
 pub mod kvm;
 pub mod layout;
@@ -9,6 +10,7 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod platform;
+pub mod probe;
 mod sys;
 pub mod virtio;
 

@@ -1,5 +1,6 @@
 //! Boots a kernel with an initial file system and shows what it says on its serial port:
-//! `boot VMLINUX INITRD [WORDS FOR THE COMMAND LINE]`, with `MEMORY` (MiB) and `VCPUS` from the environment.
+//! `boot VMLINUX INITRD [WORDS FOR THE COMMAND LINE]`, with `MEMORY` (MiB), `VCPUS`, `ADDRESSES` and
+//! `CONFINE` from the environment.
 
 use std::env;
 use std::error::Error;
@@ -7,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::time::Instant;
 
+use sbx_vmm::confine::Confinement;
 use sbx_vmm::log::Log;
 use sbx_vmm::machine::{Boot, Builder, Initrd, MachineConfig};
 
@@ -23,12 +25,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = MachineConfig {
         memory: number("MEMORY", 256)? << 20,
         vcpus: number("VCPUS", 1)? as usize,
+        addresses: number("ADDRESSES", 0)? as usize,
         command_line: if words.is_empty() { "console=ttyS0".into() } else { words.join(" ") },
         serial_limit: 1 << 20,
     };
     let mut builder = Builder::new(config, Log::new(|message| eprintln!("vmm: {message}")))?;
     builder.serial(Box::new(io::stdout()))?;
-    let machine = builder.boot(&Boot { kernel: &kernel, initrd: initrd.as_ref().map(Initrd::File) })?;
+    let mut machine = builder.boot(&Boot { kernel: &kernel, initrd: initrd.as_ref().map(Initrd::File) })?;
+    if env::var_os("CONFINE").is_some() {
+        machine.confine(&Confinement { uid: 65534, gid: 65534, files: 64, file_size: None, kept: Vec::new() })?;
+    }
     eprintln!("vmm: built after {:?}", start.elapsed());
     let exit = machine.run()?;
     eprintln!("vmm: {exit:?} after {:?}", start.elapsed());

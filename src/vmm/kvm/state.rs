@@ -128,7 +128,10 @@ impl Vcpu {
         fd.set_sregs(&state.sregs).map_err(Error::host("KVM_SET_SREGS"))?;
         self.restore_extended(&state.xsave)?;
         let fd = self.fd();
-        fd.set_xcrs(&state.xcrs).map_err(Error::host("KVM_SET_XCRS"))?;
+        // A processor without XSAVE has none of these registers, and KVM then refuses to set none.
+        if state.xcrs.nr_xcrs != 0 {
+            fd.set_xcrs(&state.xcrs).map_err(Error::host("KVM_SET_XCRS"))?;
+        }
         fd.set_debug_regs(&state.debug).map_err(Error::host("KVM_SET_DEBUGREGS"))?;
         fd.set_lapic(&state.lapic).map_err(Error::host("KVM_SET_LAPIC"))?;
         self.restore_registers(&state.msrs)?;

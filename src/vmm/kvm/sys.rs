@@ -8,7 +8,6 @@ use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread::JoinHandle;
 
 use kvm_bindings::{KVM_MEM_READONLY, Xsave, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
@@ -64,7 +63,7 @@ impl Kick {
 
     /// Interrupts the thread, which may be in `KVM_RUN`. Comes after [`Kick::set`]: whether the thread is before the call
     /// or in it, it comes back.
-    pub fn interrupt<T>(thread: &JoinHandle<T>) {
+    pub fn interrupt(thread: &impl JoinHandleExt) {
         // SAFETY: a handle that was not joined names a thread whose description is still there, even when it has ended.
         unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, signal()) };
     }

@@ -64,6 +64,9 @@ impl Builder {
             let most = boot::VCPUS_MAX;
             return Err(Error::Config(format!("a machine has between 1 and {most} processors, not {}", config.vcpus)));
         }
+        if config.addresses > layout::DEVICES_MAX {
+            return Err(Error::Config(format!("a machine has at most {} devices", layout::DEVICES_MAX)));
+        }
         let kvm = Kvm::new().map_err(Error::host("open /dev/kvm"))?;
         let vm = Vm::new(&kvm)?;
         memory.attach_ram(&vm)?;
@@ -113,7 +116,7 @@ impl Builder {
             return Err(Error::Config("a restored machine has a kernel already".into()));
         }
         let mut command_line = CommandLine::new(&self.config.command_line)?;
-        for index in 0..self.devices.len() {
+        for index in 0..self.addresses() {
             command_line.push_device(layout::device(index), layout::device_irq(index))?;
         }
         let start = boot::load(
@@ -135,9 +138,18 @@ impl Builder {
         let Some(saved) = self.saved.take() else {
             return Err(Error::Config("there is no saved machine to go on with".into()));
         };
+        let (devices, addresses) = (self.devices.len(), saved.addresses());
+        if devices > addresses {
+            return Err(Error::State(format!("it has addresses for {addresses} devices, this machine has {devices}")));
+        }
         let mut vcpus = self.vcpus()?;
         saved.restore(&self.vm, &mut vcpus, &self.devices)?;
         Ok(self.finish(vcpus))
+    }
+
+    /// How many devices the guest is told of.
+    fn addresses(&self) -> usize {
+        self.devices.len().max(self.config.addresses)
     }
 
     fn vcpus(&self) -> Result<Vec<Vcpu>> {
@@ -145,15 +157,17 @@ impl Builder {
     }
 
     fn finish(self, vcpus: Vec<Vcpu>) -> Machine {
+        let addresses = self.addresses();
         Machine {
             config: self.config,
             log: self.log,
             vm: self.vm,
             memory: self.memory,
             vcpus,
-            bus: Arc::new(Bus::new(self.serial, self.devices)),
+            bus: Arc::new(Bus::new(self.serial, self.devices, addresses)),
             workers: self.workers,
             control: self.control,
+            threads: None,
         }
     }
 }

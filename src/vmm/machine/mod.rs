@@ -26,6 +26,10 @@ pub struct MachineConfig {
     pub memory: u64,
     /// Number of processors, from 1 to 64.
     pub vcpus: usize,
+    /// For how many devices there are addresses, at least. Those that no device has are told to the guest's kernel too, whose
+    /// driver finds nobody there; when a restored machine has a device at such an address, the guest has only to let the
+    /// driver look again (a write of `virtio-mmio.N` to `/sys/bus/platform/drivers/virtio-mmio/bind`).
+    pub addresses: usize,
     /// Words for the kernel's command line. Without a `console=` among them there is no output.
     pub command_line: String,
     /// How many bytes of the serial port's output are kept.

@@ -2,16 +2,18 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::confine::{Confinement, Role, Threads};
 use crate::error::{Error, Result};
 use crate::kvm::{Vcpu, Vm};
 use crate::log::Log;
 use crate::machine::control::{Reply, Request, receive, send};
 use crate::machine::events::{Event, Events};
-use crate::machine::processors::{Environment, Processors};
+use crate::machine::processors::{Enter, Environment, Processors};
 use crate::machine::save::{self, Parts};
 use crate::machine::{Exit, MachineConfig};
 use crate::memory::Memory;
@@ -29,20 +31,30 @@ pub struct Machine {
     pub(super) bus: Arc<Bus>,
     pub(super) workers: Vec<Worker>,
     pub(super) control: Option<OwnedFd>,
+    pub(super) threads: Option<Threads>,
 }
 
 impl Machine {
+    /// Confines this process, which must have a single thread, and later each thread of the machine. Everything that the
+    /// machine needs must be open; what the caller does on this thread after [`Machine::run`] is confined too.
+    pub fn confine(&mut self, confinement: &Confinement) -> Result<()> {
+        self.threads = Some(confinement.enter()?);
+        Ok(())
+    }
+
     /// Runs the machine to its end, on this thread and on one for each vCPU and device.
     pub fn run(self) -> Result<Exit> {
         let events = Arc::new(Events::new()?);
         let mut devices = Vec::new();
         for worker in self.workers {
-            devices.push(start_device(worker, &events)?);
+            devices.push(start_device(worker, &events, self.threads.clone())?);
         }
         let environment =
             Environment { bus: self.bus.clone(), memory: self.memory.ram().clone(), events: events.clone() };
-        let enter = Arc::new(|| Ok(()));
-        let processors = Processors::start(self.vcpus, &environment, &(enter as _))?;
+        let threads = self.threads.clone();
+        let enter: Enter = Arc::new(move || confine(threads.as_ref(), Role::Vcpu));
+        let processors = Processors::start(self.vcpus, &environment, &enter)?;
+        confine(self.threads.as_ref(), Role::Main)?;
         let mut running = Running {
             config: &self.config,
             vm: &self.vm,
@@ -68,16 +80,32 @@ impl Machine {
     }
 }
 
-fn start_device(worker: Worker, events: &Arc<Events>) -> Result<JoinHandle<()>> {
+fn confine(threads: Option<&Threads>, role: Role) -> Result<()> {
+    threads.map_or(Ok(()), |threads| threads.enter(role))
+}
+
+/// Comes back when the thread is confined.
+fn start_device(worker: Worker, events: &Arc<Events>, threads: Option<Threads>) -> Result<JoinHandle<()>> {
     let (name, events) = (worker.name().to_owned(), events.clone());
     let step = format!("start the thread of device {name}");
+    let (reply, answer) = sync_channel(1);
     let body = move || {
+        let confined = confine(threads.as_ref(), Role::Device(worker.kind()));
+        let stop = confined.is_err();
+        // Who waits for it holds the other end.
+        let _held = reply.send(confined);
+        if stop {
+            return;
+        }
         let name = worker.name().to_owned();
         if let Err(message) = worker.run() {
             events.push(Event::Failed(Error::Panic { thread: name, message }));
         }
     };
-    thread::Builder::new().name(name).spawn(body).map_err(Error::host(step))
+    let thread = thread::Builder::new().name(name.clone()).spawn(body).map_err(Error::host(step))?;
+    let ended = || Error::Panic { thread: name, message: "it ended before it began".into() };
+    answer.recv().map_err(|_| ended())??;
+    Ok(thread)
 }
 
 struct Running<'a> {
@@ -95,7 +123,7 @@ impl Running<'_> {
     fn wait(&mut self, events: &Events) -> Result<Exit> {
         loop {
             let asked = self.wait_once(events)?;
-            while let Some(event) = events.pop() {
+            if let Some(event) = events.pop() {
                 match event {
                     Event::Ended(exit) => return Ok(exit),
                     Event::Failed(error) => return Err(error),

@@ -138,6 +138,11 @@ impl SavedMachine {
         &self.state.config
     }
 
+    /// How many devices its guest was told of.
+    pub(super) fn addresses(&self) -> usize {
+        self.state.config.addresses.max(self.state.devices.len())
+    }
+
     pub(super) fn memory(&self) -> Result<Memory> {
         let file = self.file.try_clone().map_err(Error::host("open the saved memory"))?;
         Memory::restored(self.state.config.memory, file, self.memory)

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::layout;
 use crate::platform::serial::Serial;
-use crate::virtio::Transport;
+use crate::virtio::{Transport, mmio};
 
 /// The guest has ended its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,15 @@ const KEYBOARD_RESET: u8 = 0xfe;
 pub struct Bus {
     serial: Option<Mutex<Serial>>,
     devices: Vec<Arc<Transport>>,
+    /// How many devices the guest was told of.
+    addresses: usize,
 }
 
 impl Bus {
-    /// With the devices in the order of their addresses.
+    /// With the devices in the order of their addresses, and places for so many in all.
     #[must_use]
-    pub fn new(serial: Option<Serial>, devices: Vec<Arc<Transport>>) -> Self {
-        Self { serial: serial.map(Mutex::new), devices }
+    pub fn new(serial: Option<Serial>, devices: Vec<Arc<Transport>>, addresses: usize) -> Self {
+        Self { serial: serial.map(Mutex::new), devices, addresses }
     }
 
     /// The devices, in the order of their addresses.
@@ -40,23 +42,20 @@ impl Bus {
 
     /// The guest reads memory that is not there.
     pub fn read_memory(&self, address: u64, data: &mut [u8]) {
-        match self.device(address) {
-            Some((device, offset)) => device.read(offset, data),
-            None => data.fill(0xff),
+        match place(address) {
+            Some((index, offset)) if index < self.devices.len() => self.devices[index].read(offset, data),
+            Some((index, offset)) if index < self.addresses => mmio::read_vacant(offset, data),
+            _ => data.fill(0xff),
         }
     }
 
     /// The guest writes memory that is not there.
     pub fn write_memory(&self, address: u64, data: &[u8]) {
-        if let Some((device, offset)) = self.device(address) {
+        if let Some((device, offset)) =
+            place(address).and_then(|(index, offset)| Some((self.devices.get(index)?, offset)))
+        {
             device.write(offset, data);
         }
-    }
-
-    fn device(&self, address: u64) -> Option<(&Transport, u64)> {
-        let offset = address.checked_sub(layout::DEVICES)?;
-        let device = self.devices.get(usize::try_from(offset / layout::DEVICE_SIZE).ok()?)?;
-        Some((device, offset % layout::DEVICE_SIZE))
     }
 
     /// The guest reads a port.
@@ -86,16 +85,26 @@ impl Bus {
     }
 }
 
+/// Index of a device and offset in its registers.
+fn place(address: u64) -> Option<(usize, u64)> {
+    let offset = address.checked_sub(layout::DEVICES)?;
+    Some((usize::try_from(offset / layout::DEVICE_SIZE).ok()?, offset % layout::DEVICE_SIZE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Bus, End};
 
     #[test]
     fn what_is_not_there_reads_as_ones_and_swallows_writes() {
-        let bus = Bus::new(None, Vec::new());
+        let bus = Bus::new(None, Vec::new(), 1);
         let mut data = [0; 4];
-        bus.read_memory(0xc000_0000, &mut data);
+        bus.read_memory(0xc000_1000, &mut data);
         assert_eq!(data, [0xff; 4]);
+        bus.read_memory(0xc000_0000, &mut data);
+        assert_eq!(data, *b"virt", "a place without a device");
+        bus.read_memory(0xc000_0008, &mut data);
+        assert_eq!(data, [0; 4], "which has no kind");
         bus.read_memory(0, &mut data[..1]);
         bus.write_memory(u64::MAX, &data);
         data = [0; 4];
@@ -106,7 +115,7 @@ mod tests {
 
     #[test]
     fn two_ports_end_the_machine() {
-        let bus = Bus::new(None, Vec::new());
+        let bus = Bus::new(None, Vec::new(), 1);
         assert_eq!(bus.write_port(0x64, &[0xfe]), Some(End::Reset));
         assert_eq!(bus.write_port(0x64, &[0xd1]), None);
         assert_eq!(bus.write_port(0x600, &[7]), Some(End::PowerOff(7)));

@@ -325,6 +325,19 @@ fn check(name: &str, offered: u64, sizes: &[u16]) -> Result<()> {
     }
 }
 
+/// A driver reads where no device is: the kind is 0, "there is nobody here" (4.2.2).
+pub(crate) fn read_vacant(offset: u64, data: &mut [u8]) {
+    data.fill(0);
+    let value = match offset {
+        MAGIC => MAGIC_VALUE,
+        VERSION => VERSION_VALUE,
+        _ => 0,
+    };
+    if data.len() == 4 {
+        data.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
 /// One of the two halves of 64 bits.
 fn word(bits: u64, select: u32) -> u32 {
     match select {
