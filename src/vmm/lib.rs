@@ -4,7 +4,6 @@
 pub mod boot;
 pub mod confine;
 pub mod error;
-pub mod extent;
 pub mod kvm;
 pub mod layout;
 pub mod log;

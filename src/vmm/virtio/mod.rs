@@ -10,6 +10,8 @@ pub mod chain;
 pub mod config_space;
 pub mod console;
 pub mod device;
+#[cfg(test)]
+pub(crate) mod driver;
 pub mod io;
 pub mod mmio;
 pub mod pmem;

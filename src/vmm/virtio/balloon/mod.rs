@@ -14,6 +14,8 @@
 
 mod control;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -350,19 +352,5 @@ impl Device for Balloon {
         self.poison = state.poison;
         self.statistics = state.statistics;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_that_follow_each_other_are_one_run() {
-        assert_eq!(runs(vec![]), []);
-        assert_eq!(
-            runs(vec![1, 2, 3, 5, u32::MAX]),
-            [(GuestAddress(4096), 3 * 4096), (GuestAddress(5 * 4096), 4096), (GuestAddress(0xffff_ffff << 12), 4096)]
-        );
     }
 }

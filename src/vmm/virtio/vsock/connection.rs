@@ -168,6 +168,12 @@ impl Connection {
         self.from_guest.shared()
     }
 
+    /// Bytes of the guest that wait here for the host's side.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.backlog.waiting().len()
+    }
+
     pub(super) fn stream(&self) -> Option<BorrowedFd<'_>> {
         self.stream.as_ref().map(AsFd::as_fd)
     }

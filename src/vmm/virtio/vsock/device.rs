@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 use super::connection::{Connection, Fate, Origin, Trunk};
 use super::credit::SHARED_WINDOW;
@@ -14,11 +15,10 @@ use super::news::News;
 use super::packet::{Header, Ports};
 use super::table::{Id, MOST, Table};
 use crate::virtio::chain::{Again, RING_FEATURES};
+use crate::virtio::config_space;
 use crate::virtio::device::{Device, DeviceError};
 use crate::virtio::io::{Interest, Io};
 
-/// Device id (section 5.10.1).
-const KIND: u32 = 19;
 /// Stream sockets are served (`VIRTIO_VSOCK_F_STREAM`, section 5.10.3); without any bit that is implied too.
 const FEATURE_STREAM: u64 = 1;
 
@@ -262,7 +262,7 @@ impl Vsock {
 
 impl Device for Vsock {
     fn kind(&self) -> u32 {
-        KIND
+        VIRTIO_ID_VSOCK
     }
 
     fn name(&self) -> &str {
@@ -279,10 +279,7 @@ impl Device for Vsock {
 
     /// The configuration space is the context id (section 5.10.4).
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let bytes = self.trunk.guest_cid.to_le_bytes();
-        for (place, byte) in (offset..).zip(data.iter_mut()) {
-            *byte = usize::try_from(place).ok().and_then(|place| bytes.get(place)).copied().unwrap_or(0);
-        }
+        config_space::read(&self.trunk.guest_cid.to_le_bytes(), offset, data);
     }
 
     fn start(&mut self, io: &mut Io) -> Result<(), DeviceError> {
@@ -290,8 +287,7 @@ impl Device for Vsock {
         if self.news == News::Known {
             self.watch_gate(io)?;
         }
-        let ids: Vec<Id> = self.table.iter().map(|(id, _)| id).collect();
-        ids.into_iter().try_for_each(|id| self.rewatch(id, io))
+        Ok(())
     }
 
     fn queue_ready(&mut self, queue: usize, io: &mut Io) -> Result<(), DeviceError> {

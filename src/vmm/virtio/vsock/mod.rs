@@ -27,6 +27,8 @@ mod news;
 mod packet;
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
 mod to_guest;
 
 pub use device::{Config, Vsock};

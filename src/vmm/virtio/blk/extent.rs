@@ -1,4 +1,4 @@
-//! What a disk or a region of memory consists of: pieces of opened files, bytes, zeroes, one after the other.
+//! What a disk consists of: pieces of opened files, bytes, zeroes, one after the other.
 //!
 //! So several read-only images with a made-up partition table are one disk, and none of them is copied. Whoever makes an
 //! extent has opened the file; nothing here, and no device, opens one.
@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
-/// A piece of a disk or of a region of memory.
+/// A piece of a disk.
 #[derive(Clone, Debug)]
 pub enum Extent {
     /// `length` bytes of a file from `offset` on.
@@ -50,7 +50,7 @@ impl Extent {
 
     /// Checks that a file has all that its extent claims. A regular file may have shrunk since; a block device says its
     /// length in another way, so it is believed.
-    pub(crate) fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&self) -> io::Result<()> {
         let Self::File { file, offset, length } = self else { return Ok(()) };
         let status = file.metadata()?;
         let end = offset.checked_add(*length);

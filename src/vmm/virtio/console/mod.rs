@@ -5,6 +5,9 @@
 //! reader of ours: what cannot be passed on at once is kept, up to [`KEPT_BYTES`], and what is more is dropped, with a line
 //! in its place that says how much. Input is read only when the guest has room for it, and not waited for otherwise.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -147,13 +150,14 @@ impl Output {
         }
         let mut bytes = [0; 4096];
         let mut left = chain.reader.left().min(MOST_BYTES);
-        self.drop_bytes(chain.reader.left() - left);
+        let rest = chain.reader.left() - left;
         while left > 0 {
             let most = left.min(bytes.len());
             let count = chain.reader.read_some(&mut bytes[..most]);
             self.keep(&bytes[..count]);
             left -= count;
         }
+        self.drop_bytes(rest);
         Ok(Turn::Done)
     }
 
