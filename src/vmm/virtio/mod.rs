@@ -7,6 +7,7 @@ pub mod blk;
 pub mod chain;
 pub mod config_space;
 pub mod device;
+pub mod fs;
 pub mod io;
 pub mod pmem;
 pub mod rng;
