@@ -22,6 +22,7 @@ mod plan;
 mod process;
 mod relay;
 mod sandbox;
+mod share_device;
 mod shares;
 pub mod size;
 

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
 use sbx_container::Helper;
 use sbx_protocol::guest::READY_PORT;
 use sbx_rootfs::disk::{LayerFiles, PartitionTable, partitions};
-use sbx_vmm::confine::Confinement;
-use sbx_vmm::extent::Extent;
+use sbx_vmm::confine::{Confinement, FILE_SERVER};
 use sbx_vmm::log::Log;
 use sbx_vmm::machine::{Boot, Builder, Exit, Initrd, MachineConfig};
 use sbx_vmm::virtio::balloon::{Balloon, BalloonConfig};
+use sbx_vmm::virtio::blk::Extent;
 use sbx_vmm::virtio::blk::{Access, Blk, BlkConfig, Limits};
 use sbx_vmm::virtio::rng::{Rng, RngConfig};
 use sbx_vmm::virtio::vsock::{self, Gate, InnerGate, Vsock};
@@ -27,6 +28,7 @@ use crate::artifacts::Artifacts;
 use crate::error::Error;
 use crate::initramfs::initramfs;
 use crate::plan::Disks;
+use crate::share_device::open_device;
 use crate::shares::Share;
 use crate::size::Size;
 
@@ -42,6 +44,8 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 const END_PATIENCE: Duration = Duration::from_secs(30);
 /// Most descriptors of the machine's process: connections and files of shares.
 const OPEN_FILES: u64 = 1 << 16;
+/// Device id of a file system (virtio specification, section 5).
+const VIRTIO_ID_FS: u32 = 26;
 /// Partitions of the layers begin at multiples of it.
 const LAYER_ALIGNMENT: u64 = 4096;
 
@@ -271,8 +275,8 @@ fn run(parts: Parts, opened: Opened) -> Result<Exit, Error> {
     let config = vsock::Config { allowed_ports: parts.ports, ..vsock::Config::default() };
     let vsock = Vsock::new(config, opened.inner).map_err(|error| device(&error))?;
     builder.add_device(Box::new(vsock)).map_err(vmm)?;
-    if !parts.shares.is_empty() {
-        return Err(Error::Unsupported("shares are not built yet: run without -v".into()));
+    for share in &parts.shares {
+        builder.add_device(Box::new(open_device(share)?)).map_err(vmm)?;
     }
     let rng = Rng::new(RngConfig { name: "rng".into() }).map_err(|error| device(&error))?;
     builder.add_device(Box::new(rng)).map_err(vmm)?;
@@ -284,13 +288,17 @@ fn run(parts: Parts, opened: Opened) -> Result<Exit, Error> {
     let boot = Boot { kernel: &opened.kernel, initrd: Some(Initrd::Bytes(&initramfs)) };
     let mut machine = builder.boot(&boot).map_err(vmm)?;
     drop(initramfs);
-    machine.confine(&confinement(parts.user)).map_err(vmm)?;
+    machine.confine(&confinement(parts.user, !parts.shares.is_empty())?).map_err(vmm)?;
     machine.run().map_err(vmm)
 }
 
-/// What the process may do once everything is open.
-fn confinement(user: u32) -> Confinement {
-    Confinement { uid: user, gid: user, files: OPEN_FILES, file_size: None, kept: Vec::new() }
+/// What the process may do once everything is open. The threads that serve shares keep what acting for the users of the
+/// guest needs; without shares nothing is kept.
+fn confinement(user: u32, serves_files: bool) -> Result<Confinement, Error> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|error| Error::Io { step: "look at the limit of open files".into(), source: error.into() })?;
+    let kept = if serves_files { vec![(VIRTIO_ID_FS, FILE_SERVER.to_vec())] } else { Vec::new() };
+    Ok(Confinement { uid: user, gid: user, files: OPEN_FILES.min(most), file_size: None, kept })
 }
 
 fn disk(name: &str, access: Access) -> BlkConfig {

@@ -50,12 +50,13 @@ pub(crate) struct Parts<'a> {
 
 /// The request, and what the host's control group is to enforce.
 pub(crate) fn create_request(parts: Parts<'_>) -> Result<(CreateRequest, Resources), Error> {
+    devices::check(&parts.spec.host_config)?;
     let paths = HostPaths {
         resolv_conf: Some(file("resolv.conf")),
         hostname: Some(file("hostname")),
         hosts: Some(file("hosts")),
         mount_sources: parts.shared.sources.clone(),
-        devices: devices::of_guest(&parts.spec.host_config),
+        devices: devices::look_up(&parts.spec.host_config),
         ..HostPaths::default()
     };
     let config = sbx_sandbox::oci::runtime_config(parts.spec, parts.machine, &paths)?;

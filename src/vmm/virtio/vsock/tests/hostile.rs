@@ -274,7 +274,10 @@ fn chains_that_are_no_packets_are_the_drivers_fault() {
         }
         let result = crate::virtio::Device::queue_ready(&mut guest.board.device, TX, &mut guest.board.io);
         let result = result.and_then(|()| guest.board.run());
-        assert!(matches!(result, Err(DeviceError::Driver(_) | DeviceError::Queue(_) | DeviceError::Memory(_))), "{number}");
+        assert!(
+            matches!(result, Err(DeviceError::Driver(_) | DeviceError::Queue(_) | DeviceError::Memory(_))),
+            "{number}"
+        );
     }
 }
 
