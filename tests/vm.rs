@@ -102,7 +102,8 @@ fn a_single_file_bind_shows_that_file_alone() {
         std::fs::write(m.path("one"), "one").expect("a file");
         std::fs::write(m.path("secret"), "secret").expect("another");
         let bind = format!("{}:/one", m.at("one"));
-        let shown = m.in_busybox(&["-v", &bind, "--privileged"], "cat /one; mkdir /m; mount -t virtiofs share0 /m && ls /m");
+        let shown =
+            m.in_busybox(&["-v", &bind, "--privileged"], "cat /one; mkdir /m; mount -t virtiofs share0 /m && ls /m");
         assert_eq!(shown, "oneone", "the share itself holds nothing else");
     });
 }
@@ -173,7 +174,8 @@ fn vm_mode_without_kvm_fails_at_once_with_the_reason() {
         if usable {
             return support::skip("vm_mode_without_kvm_fails_at_once_with_the_reason", "this machine has a KVM");
         }
-        let output = m.fails(&["run", "--rm", "--isolation=vm", BUSYBOX, "true"], 125, "--isolation=vm is not possible");
+        let output =
+            m.fails(&["run", "--rm", "--isolation=vm", BUSYBOX, "true"], 125, "--isolation=vm is not possible");
         assert!(output.stderr.contains("sbx doctor"), "{output}");
         // The same machine runs it as a process where it may choose, and says why.
         let id = m.ok(&["create", "--isolation=auto", BUSYBOX, "true"]);
