@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use sbx_container::Helper;
 use sbx_container::plan::Interface;
@@ -12,7 +12,7 @@ use sbx_sandbox::spec::SandboxSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::{Endpoint, Fixed, Network, NetworkMode, PortRequest, Published, Reserved, ports, proxy};
+use crate::{Endpoint, Fixed, Network, NetworkMode, Offload, PortRequest, Published, Reserved, ports, proxy};
 
 /// What `inspect`, `ps` and `port` tell about the network of a running container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,14 @@ impl Attachment {
         network.connect(endpoint, namespace.as_fd())?;
         network.publish(endpoint, &self.published)?;
         Ok(())
+    }
+
+    /// Plugs a tap into the bridge instead, for a machine, and lets published ports lead there; `None` without a network.
+    pub fn connect_tap(&mut self, network: &Network, offload: Offload) -> Result<Option<OwnedFd>> {
+        let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        let tap = network.connect_tap(endpoint, offload)?;
+        network.publish(endpoint, &self.published)?;
+        Ok(Some(tap))
     }
 
     /// Serves connections that reach the ports by themselves (loopback, IPv6 to a program on IPv4), in a process of its

@@ -43,8 +43,7 @@ impl Archive {
 }
 
 /// The archive with `agent` as `/init`.
-#[must_use]
-pub fn initramfs(agent: &[u8]) -> Vec<u8> {
+pub(crate) fn initramfs(agent: &[u8]) -> Vec<u8> {
     let directory = Entry { mode: 0o040_755, ..Entry::default() };
     let mut archive = Archive { bytes: Vec::with_capacity(agent.len() + 1024), files: 0 };
     archive.add("dev", directory, &[]);

@@ -22,7 +22,6 @@ mod plan;
 mod process;
 mod relay;
 mod sandbox;
-mod share_device;
 mod shares;
 pub mod size;
 

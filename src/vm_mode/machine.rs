@@ -14,12 +14,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sbx_container::Helper;
 use sbx_protocol::guest::READY_PORT;
 use sbx_rootfs::disk::{LayerFiles, PartitionTable, partitions};
+use sbx_vmm::confine::Confinement;
 use sbx_vmm::extent::Extent;
 use sbx_vmm::log::Log;
 use sbx_vmm::machine::{Boot, Builder, Exit, Initrd, MachineConfig};
 use sbx_vmm::virtio::balloon::{Balloon, BalloonConfig};
 use sbx_vmm::virtio::blk::{Access, Blk, BlkConfig, Limits};
-use sbx_vmm::virtio::net::{Net, NetConfig};
 use sbx_vmm::virtio::rng::{Rng, RngConfig};
 use sbx_vmm::virtio::vsock::{self, Gate, InnerGate, Vsock};
 
@@ -40,6 +40,8 @@ const SAID_LIMIT: u64 = 32 << 10;
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for a guest that was asked to switch itself off.
 const END_PATIENCE: Duration = Duration::from_secs(30);
+/// Most descriptors of the machine's process: connections and files of shares.
+const OPEN_FILES: u64 = 1 << 16;
 /// Partitions of the layers begin at multiples of it.
 const LAYER_ALIGNMENT: u64 = 4096;
 
@@ -64,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) shares: Vec<Share>,
     /// Ports by which the guest may connect to the host.
     pub(crate) ports: Vec<u32>,
+    /// User and group that the machine's process becomes.
+    pub(crate) user: u32,
 }
 
 /// A machine that runs.
@@ -90,7 +94,7 @@ impl Machine {
             .read_to_end(&mut agent)
             .map_err(Error::io(format!("read {}", parts.artifacts.agent.display())))?;
         let disks = names(&parts.layers);
-        let mut kept = vec![inner.as_raw_fd(), out.as_raw_fd(), kernel.as_raw_fd(), parts.writable.as_raw_fd()];
+        let mut kept = vec![inner.as_fd().as_raw_fd(), out.as_raw_fd(), kernel.as_raw_fd(), parts.writable.as_raw_fd()];
         kept.extend(parts.layers.layers().iter().map(|layer| layer.file().as_raw_fd()));
         kept.extend(parts.tap.iter().map(|tap| tap.fd.as_raw_fd()));
         let helper = Helper::spawn(kept, || child(parts, Opened { kernel, agent, inner, out }))
@@ -112,7 +116,7 @@ impl Machine {
                 return Err(Error::MachineEnded(format!(
                     "its agent did not answer within {} seconds; {}",
                     BOOT_PATIENCE.as_secs(),
-                    self.last_words()
+                    self.said_last()
                 )));
             }
             let timeout = PollTimeout::try_from(left.min(Duration::from_secs(1))).unwrap_or(PollTimeout::MAX);
@@ -122,8 +126,8 @@ impl Machine {
                 return Ok(());
             }
             self.listen();
-            if self.helper.ended().is_some() {
-                return Err(Error::MachineEnded(self.last_words()));
+            if let Some(status) = self.helper.ended() {
+                return Err(Error::MachineEnded(self.last_words(status)));
             }
         }
     }
@@ -136,9 +140,9 @@ impl Machine {
             self.listen();
             match self.helper.ended() {
                 Some(0) => return None,
-                Some(_) => return Some(self.last_words()),
+                Some(status) => return Some(self.last_words(status)),
                 None if Instant::now() >= deadline => {
-                    let words = self.last_words();
+                    let words = self.said_last();
                     self.helper.stop();
                     return Some(format!("it did not end within {} seconds; {words}", END_PATIENCE.as_secs()));
                 }
@@ -151,6 +155,13 @@ impl Machine {
         }
     }
 
+    /// Kills its process; [`Machine::wait`] then says so.
+    pub(crate) fn kill_process(&self) {
+        // One that has ended already is as good.
+        let _ =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.helper.pid()), nix::sys::signal::Signal::SIGKILL);
+    }
+
     /// Kills it at once; what it said last where it had ended before.
     pub(crate) fn kill(mut self) -> Option<String> {
         self.listen();
@@ -161,7 +172,7 @@ impl Machine {
                 None
             }
             Some(0) => None,
-            Some(_) => Some(self.last_words()),
+            Some(status) => Some(self.last_words(status)),
         }
     }
 
@@ -180,7 +191,14 @@ impl Machine {
         }
     }
 
-    fn last_words(&mut self) -> String {
+    /// Why it has ended with this exit status.
+    fn last_words(&mut self, status: i32) -> String {
+        let signal = nix::sys::signal::Signal::try_from(status - 128);
+        let killed = signal.map(|signal| format!("its process was killed by {signal}; ")).unwrap_or_default();
+        format!("{killed}{}", self.said_last())
+    }
+
+    fn said_last(&mut self) -> String {
         self.listen();
         let text = String::from_utf8_lossy(&self.said);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -234,6 +252,7 @@ fn run(parts: Parts, opened: Opened) -> Result<Exit, Error> {
     let config = MachineConfig {
         memory: parts.size.memory,
         vcpus: parts.size.cpus as usize,
+        addresses: 0,
         command_line: COMMAND_LINE.into(),
         serial_limit: SAID_LIMIT,
     };
@@ -246,16 +265,14 @@ fn run(parts: Parts, opened: Opened) -> Result<Exit, Error> {
     let extent = Extent::whole(parts.writable).map_err(Error::io("measure the writable layer"))?;
     let writable = Blk::new(disk("writable", Access::ReadWrite), vec![extent]).map_err(|error| device(&error))?;
     builder.add_device(Box::new(writable)).map_err(vmm)?;
-    if let Some(tap) = parts.tap {
-        let config = NetConfig { name: "net".into(), mac: tap.card, mtu: tap.mtu };
-        let net = Net::new(config, tap.fd).map_err(|error| device(&error))?;
-        builder.add_device(Box::new(net)).map_err(vmm)?;
+    if parts.tap.is_some() {
+        return Err(Error::Unsupported("a network card is not built yet: use --network none".into()));
     }
     let config = vsock::Config { allowed_ports: parts.ports, ..vsock::Config::default() };
     let vsock = Vsock::new(config, opened.inner).map_err(|error| device(&error))?;
     builder.add_device(Box::new(vsock)).map_err(vmm)?;
-    for share in parts.shares {
-        builder.add_device(crate::share_device::open(&share)?).map_err(vmm)?;
+    if !parts.shares.is_empty() {
+        return Err(Error::Unsupported("shares are not built yet: run without -v".into()));
     }
     let rng = Rng::new(RngConfig { name: "rng".into() }).map_err(|error| device(&error))?;
     builder.add_device(Box::new(rng)).map_err(vmm)?;
@@ -265,9 +282,15 @@ fn run(parts: Parts, opened: Opened) -> Result<Exit, Error> {
 
     let initramfs = initramfs(&opened.agent);
     let boot = Boot { kernel: &opened.kernel, initrd: Some(Initrd::Bytes(&initramfs)) };
-    let machine = builder.boot(&boot).map_err(vmm)?;
+    let mut machine = builder.boot(&boot).map_err(vmm)?;
     drop(initramfs);
+    machine.confine(&confinement(parts.user)).map_err(vmm)?;
     machine.run().map_err(vmm)
+}
+
+/// What the process may do once everything is open.
+fn confinement(user: u32) -> Confinement {
+    Confinement { uid: user, gid: user, files: OPEN_FILES, file_size: None, kept: Vec::new() }
 }
 
 fn disk(name: &str, access: Access) -> BlkConfig {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sbx_container::cgroup::{Cgroup, Hierarchies};
 use sbx_container::plan::{CgroupPlan, ProcessPlan, Resources};
-use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts};
+use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts, Offload};
 use sbx_protocol::guest::{READY_PORT, Uplink, WakeRequest};
 use sbx_protocol::{AttachRequest, ExecRequest, ProcessRow, Reply, Request, StatsSample, TerminalSize};
 use sbx_rootfs::disk::{LayerFiles, WritableDisk};
@@ -29,6 +29,13 @@ use crate::size::Size;
 
 /// Random bytes that a machine gets at its start.
 const ENTROPY: usize = 64;
+
+/// What the machine's card takes of the host without the host having done it before.
+const OFFLOAD: Offload = Offload { checksum: true, tso4: true, tso6: true, ecn: false, uso: false };
+/// Machines run as users from here on, each as one of its own; no system gives these to people (systemd's ranges end below).
+const FIRST_USER: u32 = 2_000_000_000;
+/// How many such users there are.
+const USERS: u32 = 100_000_000;
 
 /// What a sandbox finds on its host.
 #[derive(Debug)]
@@ -103,6 +110,7 @@ impl Sandbox {
             tap,
             shares: shared.shares.clone(),
             ports,
+            user: user_of(&self.spec),
         };
         let (machine, gate, disks) = Machine::start(parts)?;
         let pid = machine.pid();
@@ -338,6 +346,12 @@ fn account(plan: &CgroupPlan, host: Resources, spec: &SandboxSpec, size: Size, p
     Ok(cgroup)
 }
 
+/// The user that a container's machine runs as.
+fn user_of(spec: &SandboxSpec) -> u32 {
+    let digits = spec.id.as_str().get(..8).unwrap_or_default();
+    FIRST_USER + u32::from_str_radix(digits, 16).unwrap_or_default() % USERS
+}
+
 fn wake() -> Result<WakeRequest, Error> {
     let mut entropy = vec![0; ENTROPY];
     let mut source = File::open("/dev/urandom").map_err(Error::io("open /dev/urandom"))?;
@@ -348,13 +362,13 @@ fn wake() -> Result<WakeRequest, Error> {
 
 /// Plugs a container that has a place on the bridge into it: the machine's end of the wire, and what the guest is told.
 fn plug(attachment: &mut Attachment, network: &Network) -> Result<(Option<Tap>, Option<Card>), Error> {
-    let Some(fd) = attachment.connect_tap(network, sbx_vmm::virtio::net::tap_offloads())? else {
+    let Some(fd) = attachment.connect_tap(network, OFFLOAD)? else {
         return Ok((None, None));
     };
     let (Some(endpoint), Some(interface)) = (attachment.endpoint(), attachment.interfaces().pop()) else {
         return Err(Error::NotRunning);
     };
-    let address = endpoint.mac.octets();
+    let address = endpoint.mac.0;
     // The card is a port of a bridge in the guest and needs a hardware address that the container's interface has not.
     let mut card = address;
     card[0] ^= 0x04;

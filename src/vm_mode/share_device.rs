@@ -1,1 +1,0 @@
-//! The device of one share.
