@@ -1,0 +1,178 @@
+//! What a running device works with: the guest's memory, its queues, the way to interrupt, and the files it watches.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::virtio::device::DeviceError;
+
+/// Bit of `InterruptStatus`: a used buffer (virtio specification 4.2.2).
+pub const INTERRUPT_USED: u32 = 1;
+/// Bit of `InterruptStatus`: the configuration has changed.
+pub const INTERRUPT_CONFIG: u32 = 2;
+
+/// The interrupt line of a device and the reasons it was raised for, shared with the transport.
+#[derive(Clone, Debug)]
+pub struct Interrupt {
+    status: Arc<AtomicU32>,
+    generation: Arc<AtomicU32>,
+    line: Arc<EventFd>,
+}
+
+impl Interrupt {
+    /// An interrupt that writes to `line`, which KVM turns into an interrupt of the guest (`KVM_IRQFD`).
+    #[must_use]
+    pub fn new(line: EventFd) -> Self {
+        Self { status: Arc::default(), generation: Arc::default(), line: Arc::new(line) }
+    }
+
+    /// The eventfd that stands for the line.
+    #[must_use]
+    pub fn line(&self) -> &EventFd {
+        &self.line
+    }
+
+    /// The reasons not acknowledged yet.
+    #[must_use]
+    pub fn status(&self) -> u32 {
+        self.status.load(Ordering::SeqCst)
+    }
+
+    /// The driver has acknowledged these reasons.
+    pub fn acknowledge(&self, reasons: u32) {
+        self.status.fetch_and(!reasons, Ordering::SeqCst);
+    }
+
+    /// How often the configuration has changed: the register `ConfigGeneration`, by which a driver sees that what it read
+    /// piece by piece belongs together.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Raises the line for these reasons.
+    pub fn raise(&self, reasons: u32) -> Result<(), DeviceError> {
+        if reasons & INTERRUPT_CONFIG != 0 {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
+        self.status.fetch_or(reasons, Ordering::SeqCst);
+        self.line.write(1).map_err(DeviceError::host("raise an interrupt"))
+    }
+}
+
+/// What of a file a device waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Bytes, a connection or the end can be read.
+    pub readable: bool,
+    /// Bytes can be written.
+    pub writable: bool,
+    /// The other side is gone or the file failed. Always reported, never asked for.
+    pub closed: bool,
+}
+
+impl Interest {
+    /// Only reading.
+    pub const READ: Self = Self { readable: true, writable: false, closed: false };
+    /// Only writing.
+    pub const WRITE: Self = Self { readable: false, writable: true, closed: false };
+
+    /// As epoll(7) says it.
+    #[must_use]
+    pub fn flags(self) -> EpollFlags {
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, self.readable);
+        flags.set(EpollFlags::EPOLLOUT, self.writable);
+        flags
+    }
+
+    /// What epoll(7) has reported.
+    #[must_use]
+    pub fn of(flags: EpollFlags) -> Self {
+        Self {
+            readable: flags.contains(EpollFlags::EPOLLIN),
+            writable: flags.contains(EpollFlags::EPOLLOUT),
+            closed: flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
+        }
+    }
+}
+
+/// First epoll token that is not a device's: the device's thread uses those from here for queues and control.
+pub const FIRST_OWN_TOKEN: u64 = 1 << 63;
+
+/// What a running device works with.
+#[derive(Debug)]
+pub struct Io {
+    /// The guest's memory.
+    pub memory: GuestMemoryMmap,
+    /// Its queues, in the order of [`crate::virtio::Device::queue_sizes`].
+    pub queues: Vec<Queue>,
+    /// The features that driver and device have agreed on.
+    pub features: u64,
+    interrupt: Interrupt,
+    poll: Arc<Epoll>,
+    /// What is watched has changed, so that readiness that was reported before may be of a file that is gone.
+    changed: Cell<bool>,
+}
+
+impl Io {
+    /// For the device's thread, and for tests that play the driver.
+    #[must_use]
+    pub fn new(
+        memory: GuestMemoryMmap,
+        queues: Vec<Queue>,
+        features: u64,
+        interrupt: Interrupt,
+        poll: Arc<Epoll>,
+    ) -> Self {
+        Self { memory, queues, features, interrupt, poll, changed: Cell::new(false) }
+    }
+
+    /// Tells the driver that buffers of the queue were used, unless it has asked not to be told.
+    pub fn signal_used(&mut self, queue: usize) -> Result<(), DeviceError> {
+        if self.queues[queue].needs_notification(&self.memory)? {
+            self.interrupt.raise(INTERRUPT_USED)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the driver that the configuration space has changed.
+    pub fn signal_config(&self) -> Result<(), DeviceError> {
+        self.interrupt.raise(INTERRUPT_CONFIG)
+    }
+
+    /// Watches a file (level triggered); its readiness comes to [`crate::virtio::Device::source_ready`] with the token,
+    /// which must be less than [`FIRST_OWN_TOKEN`].
+    pub fn watch(&self, file: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), DeviceError> {
+        debug_assert!(token < FIRST_OWN_TOKEN);
+        self.poll.add(file, EpollEvent::new(interest.flags(), token)).map_err(watching)
+    }
+
+    /// Changes what of a watched file is waited for.
+    pub fn rewatch(&self, file: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), DeviceError> {
+        self.changed.set(true);
+        self.poll.modify(file, &mut EpollEvent::new(interest.flags(), token)).map_err(watching)
+    }
+
+    /// Stops watching a file. Must come before the last descriptor of it is closed.
+    pub fn unwatch(&self, file: BorrowedFd<'_>) -> Result<(), DeviceError> {
+        self.changed.set(true);
+        self.poll.delete(file).map_err(watching)
+    }
+
+    /// For the device's thread: whether something was unwatched or changed since the last time it asked.
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.take()
+    }
+}
+
+fn watching(error: nix::Error) -> DeviceError {
+    DeviceError::Host { step: "watch a file", source: io::Error::from(error) }
+}
