@@ -14,6 +14,7 @@ pub mod device;
 pub(crate) mod driver;
 pub mod io;
 pub mod mmio;
+pub mod net;
 pub mod pmem;
 mod queues;
 mod registers;
