@@ -1,5 +1,6 @@
 //! What a running device works with: the guest's memory, its queues, the way to interrupt, and the files it watches.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub const INTERRUPT_CONFIG: u32 = 2;
 #[derive(Clone, Debug)]
 pub struct Interrupt {
     status: Arc<AtomicU32>,
+    generation: Arc<AtomicU32>,
     line: Arc<EventFd>,
 }
 
@@ -28,7 +30,7 @@ impl Interrupt {
     /// An interrupt that writes to `line`, which KVM turns into an interrupt of the guest (`KVM_IRQFD`).
     #[must_use]
     pub fn new(line: EventFd) -> Self {
-        Self { status: Arc::default(), line: Arc::new(line) }
+        Self { status: Arc::default(), generation: Arc::default(), line: Arc::new(line) }
     }
 
     /// The eventfd that stands for the line.
@@ -48,8 +50,18 @@ impl Interrupt {
         self.status.fetch_and(!reasons, Ordering::SeqCst);
     }
 
+    /// How often the configuration has changed: the register `ConfigGeneration`, by which a driver sees that what it read
+    /// piece by piece belongs together.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
     /// Raises the line for these reasons.
     pub fn raise(&self, reasons: u32) -> Result<(), DeviceError> {
+        if reasons & INTERRUPT_CONFIG != 0 {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
         self.status.fetch_or(reasons, Ordering::SeqCst);
         self.line.write(1).map_err(DeviceError::host("raise an interrupt"))
     }
@@ -106,6 +118,8 @@ pub struct Io {
     pub features: u64,
     interrupt: Interrupt,
     poll: Arc<Epoll>,
+    /// What is watched has changed, so that readiness that was reported before may be of a file that is gone.
+    changed: Cell<bool>,
 }
 
 impl Io {
@@ -118,7 +132,7 @@ impl Io {
         interrupt: Interrupt,
         poll: Arc<Epoll>,
     ) -> Self {
-        Self { memory, queues, features, interrupt, poll }
+        Self { memory, queues, features, interrupt, poll, changed: Cell::new(false) }
     }
 
     /// Tells the driver that buffers of the queue were used, unless it has asked not to be told.
@@ -143,12 +157,19 @@ impl Io {
 
     /// Changes what of a watched file is waited for.
     pub fn rewatch(&self, file: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), DeviceError> {
+        self.changed.set(true);
         self.poll.modify(file, &mut EpollEvent::new(interest.flags(), token)).map_err(watching)
     }
 
     /// Stops watching a file. Must come before the last descriptor of it is closed.
     pub fn unwatch(&self, file: BorrowedFd<'_>) -> Result<(), DeviceError> {
+        self.changed.set(true);
         self.poll.delete(file).map_err(watching)
+    }
+
+    /// For the device's thread: whether something was unwatched or changed since the last time it asked.
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.take()
     }
 }
 

@@ -196,3 +196,86 @@ impl Device for Pmem {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::{ALIGNMENT, Pmem, PmemConfig};
+    use crate::virtio::driver::{Buffer, Driver, Hostile, attack};
+    use crate::virtio::{Device, DeviceError};
+
+    fn config() -> PmemConfig {
+        PmemConfig { name: "pmem".into(), start: 4 << 30, size: 2 * ALIGNMENT }
+    }
+
+    fn ask(device: &mut Pmem, kind: u32) -> u32 {
+        let mut driver = Driver::new(device, 0);
+        let (answer, length) = driver.ask(device, 0, &[Buffer::Bytes(&kind.to_le_bytes()), Buffer::Room(4)]).unwrap();
+        assert_eq!(length, 4);
+        u32::from_le_bytes(answer.try_into().unwrap())
+    }
+
+    #[test]
+    fn the_configuration_says_where_the_region_is() {
+        let device = Pmem::read_only(config()).unwrap();
+        let mut space = [0; 20];
+        device.read_config(0, &mut space);
+        assert_eq!(space[..8], (4_u64 << 30).to_le_bytes());
+        assert_eq!(space[8..16], (4_u64 << 20).to_le_bytes());
+        assert_eq!(space[16..], [0; 4]);
+    }
+
+    #[test]
+    fn a_region_that_linux_would_not_take_is_refused() {
+        for (start, size) in
+            [(1 << 20, ALIGNMENT), (ALIGNMENT, 4096), (ALIGNMENT, 0), (u64::MAX - ALIGNMENT + 1, ALIGNMENT)]
+        {
+            let error = Pmem::read_only(PmemConfig { start, size, ..config() }).unwrap_err();
+            assert!(error.to_string().contains("does not consist of whole pieces"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flush_flushes_the_files_and_says_if_it_cannot() {
+        let mut read_only = Pmem::read_only(config()).unwrap();
+        assert_eq!((ask(&mut read_only, 0), ask(&mut read_only, 1), ask(&mut read_only, u32::MAX)), (0, 1, 1));
+        let files = vec![tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        let mut writable = Pmem::writable(config(), files).unwrap();
+        assert_eq!(ask(&mut writable, 0), 0);
+        // A character device cannot be synced.
+        let files = vec![tempfile::tempfile().unwrap(), File::open("/dev/null").unwrap()];
+        let mut broken = Pmem::writable(config(), files).unwrap();
+        assert_eq!(ask(&mut broken, 0), 1);
+    }
+
+    #[test]
+    fn a_request_too_short_stops_the_device() {
+        for buffers in [&[Buffer::Bytes(&[0; 3]), Buffer::Room(4)][..], &[Buffer::Bytes(&[0; 4]), Buffer::Room(3)]] {
+            let mut device = Pmem::read_only(config()).unwrap();
+            let mut driver = Driver::new(&mut device, 0);
+            driver.send(0, buffers);
+            assert!(matches!(driver.kick(&mut device, 0), Err(DeviceError::Driver(_))));
+            device.reset();
+            assert_eq!(ask(&mut device, 0), 0);
+        }
+    }
+
+    #[test]
+    fn a_restored_region_lies_where_it_lay() {
+        let saved = Pmem::read_only(config()).unwrap().save().unwrap();
+        Pmem::read_only(config()).unwrap().restore(&saved).unwrap();
+        let mut moved = Pmem::read_only(PmemConfig { start: 5 << 30, ..config() }).unwrap();
+        let error = moved.restore(&saved).unwrap_err().to_string();
+        assert!(error.contains("0x400000 bytes at 0x100000000"), "{error}");
+        assert!(moved.restore(b"").is_err());
+    }
+
+    #[test]
+    fn a_hostile_driver_does_no_harm() {
+        let file = tempfile::tempfile().unwrap();
+        attack(&Hostile { requests: &[(0, &[0; 4])], ..Hostile::default() }, || {
+            Box::new(Pmem::writable(config(), vec![file.try_clone().unwrap()]).unwrap())
+        });
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag};
 
-use crate::extent::Extent;
+use super::extent::Extent;
 use crate::virtio::chain::{Reader, Writer};
 
 /// Unit of addresses and lengths in virtio-blk, in bytes, whatever the block size (section 5.2).

@@ -13,7 +13,10 @@
 
 mod counters;
 mod disk;
+mod extent;
 mod request;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 use std::io;
@@ -32,9 +35,9 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 pub use counters::Counters;
+pub use extent::Extent;
 pub use throttle::Limits;
 
-use crate::extent::Extent;
 use crate::virtio::chain::{Again, RING_FEATURES, Turn, serve};
 use crate::virtio::config_space;
 use crate::virtio::device::{Device, DeviceError};

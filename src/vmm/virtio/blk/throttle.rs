@@ -57,9 +57,9 @@ impl Bucket {
     }
 
     fn fill(&mut self, now: Duration) {
-        let gained = now.saturating_sub(self.filled).as_nanos() as i128 * self.rate;
+        let passed = i128::try_from(now.saturating_sub(self.filled).as_nanos()).unwrap_or(i128::MAX);
         self.filled = now;
-        self.level = (self.level + gained).min(self.capacity());
+        self.level = self.level.saturating_add(passed.saturating_mul(self.rate)).min(self.capacity());
     }
 
     /// How long until there is a token; zero where there is one.

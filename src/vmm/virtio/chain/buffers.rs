@@ -5,9 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use vm_memory::{
-    ByteValued, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice,
-};
+use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use super::sys;
 use crate::virtio::device::DeviceError;
@@ -140,6 +138,11 @@ impl<'m> Reader<'m> {
         self.0.skip(count);
     }
 
+    /// The memory of what is left, front to back, for a call that takes more than this chain. [`Self::skip`] what it took.
+    pub fn pieces(&self) -> impl Iterator<Item = VolatileSlice<'m>> {
+        self.0.slices.iter().copied()
+    }
+
     /// Splits off the next `count` bytes (or what is left); this reader goes on behind them.
     #[must_use]
     pub fn split_to(&mut self, count: usize) -> Self {
@@ -240,6 +243,11 @@ impl<'m> Writer<'m> {
             piece.copy_from(&ZEROES[..piece.len()]);
             count -= piece.len();
         }
+    }
+
+    /// The memory of the room that is left, front to back, for a call that fills more than this chain.
+    pub fn pieces(&self) -> impl Iterator<Item = VolatileSlice<'m>> {
+        self.0.slices.iter().copied()
     }
 
     /// Splits off the next `count` bytes (or what is left); this writer goes on behind them.

@@ -19,14 +19,16 @@
 //! The limits (virtio specification 1.3, section 2.7.5): a chain ends within the size of its queue, or, in an indirect
 //! table, within [`MAX_DESCRIPTORS`]; at most one indirect table, none inside another; at most 2^32 - 1 bytes in all; what
 //! the device may write comes after what it may only read; every byte lies in the guest's memory, and what is written, in
-//! memory that is mapped writable (a region of a read-only pmem device is not: the guest may name it as a *source*, as with
-//! `O_DIRECT` from a file mapped with DAX, never as a target). A chain that breaks one of these is an error of the driver:
+//! memory that is mapped writable here (a file in the guest's memory may be a *source* of a request, as with `O_DIRECT` from
+//! a file mapped with DAX; whether it may be a target, its mapping says). A chain that breaks one of these is an error of the driver:
 //! the device stops and asks to be reset. The crate `virtio-queue` has a reader and a writer too; they take a broken chain
 //! for a short one, walk the guest's descriptors once for each, and show no memory to `preadv`.
 
 mod buffers;
 mod serve;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use buffers::{Reader, Writer};
 pub use serve::{Again, Turn, serve};

@@ -20,6 +20,8 @@ pub enum Turn {
     Done,
     /// It is used, and so much was written.
     Wrote(usize),
+    /// The device keeps it: it is used later, by `add_used` with [`Chain::head`]. What a device keeps is part of its state.
+    Kept,
     /// It cannot be served now: it stays the next one, and the turn ends. The device serves the queue again when it can;
     /// no notification of the driver is needed for that, and none may come.
     Later,
@@ -92,6 +94,7 @@ fn turn(
             match handle(&mut chain)? {
                 Turn::Done => chain.finish(queue, memory)?,
                 Turn::Wrote(written) => chain.finish_with(written, queue, memory)?,
+                Turn::Kept => {}
                 Turn::Later => {
                     chain.put_back(queue);
                     return Ok(());

@@ -105,3 +105,59 @@ impl Device for Rng {
         Err(DeviceError::State(format!("{} bytes for a source of random bytes, which has no state", state.len())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_BYTES, Rng, RngConfig};
+    use crate::virtio::driver::{Buffer, Driver, Hostile, attack};
+    use crate::virtio::{Device, DeviceError};
+
+    fn rng() -> Rng {
+        Rng::new(RngConfig { name: "rng".into() }).unwrap()
+    }
+
+    #[test]
+    fn requests_get_bytes_that_differ() {
+        let mut device = rng();
+        let mut driver = Driver::new(&mut device, 0);
+        let mut ask = || driver.ask(&mut device, 0, &[Buffer::Room(16), Buffer::Room(48)]).unwrap();
+        let ((one, length), (two, _)) = (ask(), ask());
+        assert_eq!((one.len(), length), (64, 64));
+        assert_ne!(one, two);
+        assert!(one.windows(8).all(|bytes| bytes != [0; 8]), "{one:?}");
+    }
+
+    #[test]
+    fn a_request_gets_a_bounded_number_of_bytes() {
+        let mut device = rng();
+        let mut driver = Driver::new(&mut device, 0);
+        for (room, expected) in [(0, 0), (1, 1), (4096, 4096), (1 << 20, MOST_BYTES as u32)] {
+            let (answer, length) = driver.ask(&mut device, 0, &[Buffer::Room(room)]).unwrap();
+            assert_eq!(length, expected);
+            assert!(answer[expected as usize..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_request_that_brings_bytes_stops_the_device() {
+        let mut device = rng();
+        let mut driver = Driver::new(&mut device, 0);
+        driver.send(0, &[Buffer::Bytes(b"seed"), Buffer::Room(4)]);
+        assert!(matches!(driver.kick(&mut device, 0), Err(DeviceError::Driver(_))));
+        device.reset();
+        assert_eq!(Driver::new(&mut device, 0).ask(&mut device, 0, &[Buffer::Room(4)]).unwrap().1, 4);
+    }
+
+    #[test]
+    fn it_has_no_state() {
+        let mut device = rng();
+        let saved = device.save().unwrap();
+        device.restore(&saved).unwrap();
+        assert!(device.restore(b"x").is_err());
+    }
+
+    #[test]
+    fn a_hostile_driver_does_no_harm() {
+        attack(&Hostile { requests: &[(0, b"")], ..Hostile::default() }, || Box::new(rng()));
+    }
+}

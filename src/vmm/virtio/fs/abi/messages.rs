@@ -149,15 +149,7 @@ message!(InterruptIn { unique: u64 });
 message!(FallocateIn { fh: u64, offset: u64, length: u64, mode: u32, _padding: u32 });
 message!(LseekIn { fh: u64, offset: u64, whence: u32, _padding: u32 });
 message!(LseekOut { offset: u64 });
-message!(CopyFileRangeIn {
-    fh_in: u64,
-    off_in: u64,
-    nodeid_out: u64,
-    fh_out: u64,
-    off_out: u64,
-    len: u64,
-    flags: u64,
-});
+message!(CopyFileRangeIn { fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64 });
 message!(StatxIn { flags: u32, _reserved: u32, fh: u64, sx_flags: u32, sx_mask: u32 });
 message!(StatxTime { seconds: i64, nanoseconds: u32, _reserved: i32 });
 message!(
@@ -226,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_message_survives_the_wire_and_a_short_one_is_none() {
-        let entry = EntryOut { nodeid: 7, attr: Attr { mode: 0o100_644, flags: 1, ..Attr::default() }, ..EntryOut::default() };
+        let entry =
+            EntryOut { nodeid: 7, attr: Attr { mode: 0o100_644, flags: 1, ..Attr::default() }, ..EntryOut::default() };
         let mut bytes = Vec::new();
         entry.put(&mut bytes);
         assert_eq!(bytes.len(), EntryOut::SIZE);

@@ -144,9 +144,7 @@ pub(super) fn remove_directory(directory: BorrowedFd<'_>, name: &CStr) -> Result
     sys::unlink(directory, name, libc::AT_REMOVEDIR)
 }
 
-pub(super) use sys::{
-    allocate, copy, flock, read_directory, read_link, rename, seek, set_owner, set_times,
-};
+pub(super) use sys::{allocate, copy, flock, read_directory, read_link, rename, seek, set_owner, set_times};
 
 /// Extended attributes, through the working directory that [`Host::enter`] has set: there is no call for descriptors that
 /// takes one of `O_PATH` (before Linux 6.13).

@@ -11,8 +11,7 @@ type Result<T> = std::result::Result<T, Errno>;
 
 /// What of statx(2) the server needs: the basics, the birth time and the mount, by an id that is never used again (Linux
 /// 6.8) where there is one.
-const STATX_MASK: c_uint =
-    libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+const STATX_MASK: c_uint = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
 
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
@@ -38,21 +37,10 @@ pub(super) fn statx(fd: BorrowedFd<'_>, name: &CStr) -> Result<libc::statx> {
 }
 
 /// renameat2(2).
-pub(in super::super) fn rename(
-    from: (BorrowedFd<'_>, &CStr),
-    to: (BorrowedFd<'_>, &CStr),
-    flags: u32,
-) -> Result<()> {
+pub(in super::super) fn rename(from: (BorrowedFd<'_>, &CStr), to: (BorrowedFd<'_>, &CStr), flags: u32) -> Result<()> {
     // SAFETY: both names are terminated strings that outlive the call.
     done(unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            from.0.as_raw_fd(),
-            from.1.as_ptr(),
-            to.0.as_raw_fd(),
-            to.1.as_ptr(),
-            flags,
-        )
+        libc::syscall(libc::SYS_renameat2, from.0.as_raw_fd(), from.1.as_ptr(), to.0.as_raw_fd(), to.1.as_ptr(), flags)
     })
 }
 
@@ -73,17 +61,13 @@ pub(in super::super) fn set_times(fd: BorrowedFd<'_>, times: [libc::timespec; 2]
 /// Owner and group of the file that a descriptor stands for; `u32::MAX` leaves one as it is.
 pub(in super::super) fn set_owner(fd: BorrowedFd<'_>, user: u32, group: u32) -> Result<()> {
     // SAFETY: the path is a terminated string.
-    done(unsafe {
-        libc::syscall(libc::SYS_fchownat, fd.as_raw_fd(), c"".as_ptr(), user, group, libc::AT_EMPTY_PATH)
-    })
+    done(unsafe { libc::syscall(libc::SYS_fchownat, fd.as_raw_fd(), c"".as_ptr(), user, group, libc::AT_EMPTY_PATH) })
 }
 
 /// Target of the symbolic link that a descriptor stands for; says how long it is.
 pub(in super::super) fn read_link(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
     // SAFETY: the path is a terminated string, and the kernel writes no more than the buffer's length.
-    count(unsafe {
-        libc::syscall(libc::SYS_readlinkat, fd.as_raw_fd(), c"".as_ptr(), into.as_mut_ptr(), into.len())
-    })
+    count(unsafe { libc::syscall(libc::SYS_readlinkat, fd.as_raw_fd(), c"".as_ptr(), into.as_mut_ptr(), into.len()) })
 }
 
 /// getdents64(2).
@@ -95,9 +79,7 @@ pub(in super::super) fn read_directory(fd: BorrowedFd<'_>, into: &mut [u8]) -> R
 /// getxattr(2): with an empty buffer, only the length.
 pub(super) fn get_xattr(path: &CStr, name: &CStr, into: &mut [u8]) -> Result<usize> {
     // SAFETY: path and name are terminated strings, and the kernel writes no more than the buffer's length.
-    count(unsafe {
-        libc::syscall(libc::SYS_getxattr, path.as_ptr(), name.as_ptr(), into.as_mut_ptr(), into.len())
-    })
+    count(unsafe { libc::syscall(libc::SYS_getxattr, path.as_ptr(), name.as_ptr(), into.as_mut_ptr(), into.len()) })
 }
 
 /// listxattr(2): with an empty buffer, only the length.
@@ -109,9 +91,7 @@ pub(super) fn list_xattr(path: &CStr, into: &mut [u8]) -> Result<usize> {
 /// setxattr(2).
 pub(super) fn set_xattr(path: &CStr, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
     // SAFETY: path and name are terminated strings, and the kernel reads the value's length.
-    done(unsafe {
-        libc::syscall(libc::SYS_setxattr, path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), flags)
-    })
+    done(unsafe { libc::syscall(libc::SYS_setxattr, path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), flags) })
 }
 
 /// removexattr(2).
@@ -133,24 +113,12 @@ pub(in super::super) fn allocate(fd: BorrowedFd<'_>, mode: u32, offset: i64, len
 }
 
 /// copy_file_range(2); says how many bytes were copied.
-pub(in super::super) fn copy(
-    from: (BorrowedFd<'_>, i64),
-    to: (BorrowedFd<'_>, i64),
-    length: usize,
-) -> Result<usize> {
+pub(in super::super) fn copy(from: (BorrowedFd<'_>, i64), to: (BorrowedFd<'_>, i64), length: usize) -> Result<usize> {
     let ((from, mut from_offset), (to, mut to_offset)) = (from, to);
     let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
     // SAFETY: the kernel reads and writes the two offsets, which outlive the call.
     count(unsafe {
-        libc::syscall(
-            libc::SYS_copy_file_range,
-            from,
-            &raw mut from_offset,
-            to,
-            &raw mut to_offset,
-            length,
-            0,
-        )
+        libc::syscall(libc::SYS_copy_file_range, from, &raw mut from_offset, to, &raw mut to_offset, length, 0)
     })
 }
 

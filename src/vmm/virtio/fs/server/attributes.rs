@@ -10,7 +10,9 @@ use nix::unistd::ftruncate;
 
 use super::names::lifetime;
 use super::{Reply, Request, Result, Server, Shown};
-use crate::virtio::fs::abi::{Attr, AttrOut, GETATTR_FH, GetattrIn, KernelStatfs, SetattrIn, Statx, StatxIn, StatxOut, fattr};
+use crate::virtio::fs::abi::{
+    Attr, AttrOut, GETATTR_FH, GetattrIn, KernelStatfs, SetattrIn, Statx, StatxIn, StatxOut, fattr,
+};
 use crate::virtio::fs::host::{self, Descriptor, Status};
 
 /// Mode of the directory that is made up around a single file.

@@ -163,7 +163,8 @@ impl Locks {
     fn holder(&self, node: u64, asker: u64, conflict: Range) -> u32 {
         let others = self.owned.iter().filter(|((locked, owner), _)| *locked == node && *owner != asker);
         let writing = Range { kind: libc::F_WRLCK, ..conflict };
-        let mut holders = others.filter(|(_, owned)| matches!(host::conflicting_lock(owned.file.as_fd(), writing), Ok(None)));
+        let mut holders =
+            others.filter(|(_, owned)| matches!(host::conflicting_lock(owned.file.as_fd(), writing), Ok(None)));
         holders.next().map_or(0, |(_, owned)| owned.process)
     }
 }

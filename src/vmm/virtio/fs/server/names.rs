@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use super::request::{component, string};
 use super::{Reply, Request, Result, Server, Shown};
 use crate::virtio::fs::abi::{
-    ATTR_SUBMOUNT, Attr, BatchForgetIn, EntryOut, ForgetIn, ForgetOne, MkdirIn, MknodIn, Rename2In, RenameIn,
-    init, opcode,
+    ATTR_SUBMOUNT, Attr, BatchForgetIn, EntryOut, ForgetIn, ForgetOne, MkdirIn, MknodIn, Rename2In, RenameIn, init,
+    opcode,
 };
 use crate::virtio::fs::host::{self, Status};
 use crate::virtio::fs::nodes::{Found, Place};
