@@ -31,10 +31,8 @@ impl Mounted {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
-        let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
-            device.as_raw_fd()
-        );
+        let options =
+            format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", device.as_raw_fd());
         mount(Some("share"), target, Some("fuse.sbx"), MsFlags::empty(), Some(options.as_str()))?;
         let thread = std::thread::Builder::new().name("fs".into()).spawn(move || {
             let mut server = Server::new(share).expect("a share");

@@ -13,8 +13,9 @@ use tempfile::TempDir;
 
 use crate::virtio::chain::{Reader, Writer};
 use crate::virtio::fs::abi::{
-    AttrOut, CreateIn, EntryOut, ForgetIn, GetattrIn, GetxattrIn, InHeader, InitIn, InitOut, LkIn, MAJOR, MINOR, MkdirIn,
-    OpenIn, OpenOut, OutHeader, ROOT_ID, ReadIn, ReleaseIn, Rename2In, SetattrIn, Wire, WriteIn, WriteOut, init, opcode,
+    AttrOut, CreateIn, EntryOut, ForgetIn, GetattrIn, GetxattrIn, InHeader, InitIn, InitOut, LkIn, MAJOR, MINOR,
+    MkdirIn, OpenIn, OpenOut, OutHeader, ROOT_ID, ReadIn, ReleaseIn, Rename2In, SetattrIn, Wire, WriteIn, WriteOut,
+    init, opcode,
 };
 use crate::virtio::fs::server::{Outcome, Server, Ticket};
 use crate::virtio::fs::share::{Access, Caching, Limits, Root, Share};
@@ -127,8 +128,7 @@ impl Client {
     /// A request of any bytes, with so much room for an answer.
     pub(super) fn say_raw(&mut self, mut request: Vec<u8>, room: usize) -> Said {
         let mut answer = vec![0xaa; room];
-        let outcome =
-            self.server.serve(&mut Reader::from(&mut request[..]), &mut Writer::from(&mut answer[..]));
+        let outcome = self.server.serve(&mut Reader::from(&mut request[..]), &mut Writer::from(&mut answer[..]));
         match outcome {
             Outcome::Done(0) => Said::Nothing,
             Outcome::Done(length) => Said::Answered(self.read_answer(&answer[..length])),

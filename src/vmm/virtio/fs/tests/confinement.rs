@@ -60,7 +60,9 @@ fn symbolic_links_are_told_and_never_followed() {
         assert_eq!(exclusive.err(), Some(Errno::EEXIST), "{name}");
     }
     let linked = LinkIn { oldnodeid: client.walk("file").unwrap() };
-    client.ask::<crate::virtio::fs::abi::EntryOut>(opcode::LINK, ROOT_ID, &[bytes(&linked), named("again")].concat()).unwrap();
+    client
+        .ask::<crate::virtio::fs::abi::EntryOut>(opcode::LINK, ROOT_ID, &[bytes(&linked), named("again")].concat())
+        .unwrap();
     assert!(fs::symlink_metadata(client.host("again")).unwrap().is_symlink());
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     assert_eq!(fs::read(outside.path().join("secret")).unwrap(), b"secret");
@@ -146,15 +148,10 @@ fn whatever_the_host_renames_in_the_meantime_leads_nowhere_else() {
 fn swap(one: &std::path::Path, other: &std::path::Path) {
     use std::os::fd::AsFd;
     let root = super::client::path(one.parent().unwrap());
-    let name = |path: &std::path::Path| {
-        std::ffi::CString::new(path.file_name().unwrap().as_encoded_bytes().to_vec()).unwrap()
-    };
-    crate::virtio::fs::host::rename(
-        (root.as_fd(), &name(one)),
-        (root.as_fd(), &name(other)),
-        libc::RENAME_EXCHANGE,
-    )
-    .unwrap();
+    let name =
+        |path: &std::path::Path| std::ffi::CString::new(path.file_name().unwrap().as_encoded_bytes().to_vec()).unwrap();
+    crate::virtio::fs::host::rename((root.as_fd(), &name(one)), (root.as_fd(), &name(other)), libc::RENAME_EXCHANGE)
+        .unwrap();
 }
 
 #[test]

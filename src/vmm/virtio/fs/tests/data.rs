@@ -8,8 +8,9 @@ use nix::errno::Errno;
 
 use super::client::{Answer, Client, bytes, named};
 use crate::virtio::fs::abi::{
-    CopyFileRangeIn, CreateIn, EntryOut, FOPEN_KEEP_CACHE, FallocateIn, FsyncIn, GetattrIn, GetxattrIn, LinkIn, LseekIn,
-    LseekOut, OpenOut, ROOT_ID, SetattrIn, WRITE_CACHE, WRITE_KILL_SUIDGID, Wire, WriteIn, WriteOut, fattr, opcode,
+    CopyFileRangeIn, CreateIn, EntryOut, FOPEN_KEEP_CACHE, FallocateIn, FsyncIn, GetattrIn, GetxattrIn, LinkIn,
+    LseekIn, LseekOut, OpenOut, ROOT_ID, SetattrIn, WRITE_CACHE, WRITE_KILL_SUIDGID, Wire, WriteIn, WriteOut, fattr,
+    opcode,
 };
 
 const RDWR: i32 = libc::O_RDWR;
@@ -191,15 +192,8 @@ fn holes_are_made_and_found_and_ranges_copied() {
     client.order(opcode::FALLOCATE, node, &bytes(&grow)).unwrap();
     assert_eq!(fs::metadata(client.host("f")).unwrap().len(), 1 << 19);
     let (copy, to) = client.create(ROOT_ID, "copy", RDWR, 0o644).unwrap();
-    let range = CopyFileRangeIn {
-        fh_in: fh,
-        off_in: 100,
-        nodeid_out: copy.nodeid,
-        fh_out: to,
-        off_out: 10,
-        len: 50,
-        flags: 0,
-    };
+    let range =
+        CopyFileRangeIn { fh_in: fh, off_in: 100, nodeid_out: copy.nodeid, fh_out: to, off_out: 10, len: 50, flags: 0 };
     let copied: WriteOut = client.ask(opcode::COPY_FILE_RANGE, node, &bytes(&range)).unwrap();
     assert_eq!((copied.size, fs::read(client.host("copy")).unwrap()), (50, [vec![0; 10], vec![1; 50]].concat()));
 }

@@ -109,14 +109,15 @@ fn an_access_control_list_set_by_a_stranger_to_the_group_takes_set_group_id_away
     let (entry, _) = client.create(ROOT_ID, "f", libc::O_RDWR, 0o755).unwrap();
     fs::set_permissions(client.host("f"), fs::Permissions::from_mode(0o2755)).unwrap();
     // Version 2: owner, a user, group, mask, others (linux/posix_acl_xattr.h).
-    let list: Vec<u8> = [(1_u16, 7_u16, u32::MAX), (2, 7, 1000), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 5, u32::MAX)]
-        .iter()
-        .fold(vec![2, 0, 0, 0], |mut list, (tag, permissions, id)| {
-            list.extend_from_slice(&tag.to_le_bytes());
-            list.extend_from_slice(&permissions.to_le_bytes());
-            list.extend_from_slice(&id.to_le_bytes());
-            list
-        });
+    let list: Vec<u8> =
+        [(1_u16, 7_u16, u32::MAX), (2, 7, 1000), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 5, u32::MAX)]
+            .iter()
+            .fold(vec![2, 0, 0, 0], |mut list, (tag, permissions, id)| {
+                list.extend_from_slice(&tag.to_le_bytes());
+                list.extend_from_slice(&permissions.to_le_bytes());
+                list.extend_from_slice(&id.to_le_bytes());
+                list
+            });
     let name = "system.posix_acl_access";
     match client.setxattr(entry.nodeid, name, &list, 0) {
         Err(Errno::EOPNOTSUPP) => return println!("skipped: no access control lists on this file system"),

@@ -72,9 +72,8 @@ fn open_files_fill_the_share_and_closing_them_empties_it() {
     let fh = client.open(node, libc::O_RDWR).unwrap().fh;
     // Owners of locks count as well.
     let lock = |owner| LkIn { fh, owner, start: owner, end: owner, kind: libc::F_WRLCK as u32, ..LkIn::default() };
-    let answers: Vec<_> = (0..100)
-        .map(|owner| client.order(opcode::SETLK, node, &super::client::bytes(&lock(owner))))
-        .collect();
+    let answers: Vec<_> =
+        (0..100).map(|owner| client.order(opcode::SETLK, node, &super::client::bytes(&lock(owner)))).collect();
     assert!(answers.contains(&Ok(())) && answers.contains(&Err(Errno::ENFILE)));
     assert!(held(&client) <= 32);
     client.server.reset();

@@ -51,7 +51,10 @@ fn owners_exclude_each_other_where_their_ranges_meet() {
     set(&mut client, posix(fh, 3, WRITE, (10, i64::MAX as u64))).unwrap();
     let mut get = |lock| client.ask::<LkOut>(opcode::GETLK, node, &bytes(&lock)).unwrap();
     assert_eq!(get(posix(fh, 2, WRITE, (6, 100))), LkOut { start: 5, end: 9, kind: WRITE as u32, pid: 101 });
-    assert_eq!(get(posix(fh, 2, READ, (50, 50))), LkOut { start: 10, end: i64::MAX as u64, kind: WRITE as u32, pid: 103 });
+    assert_eq!(
+        get(posix(fh, 2, READ, (50, 50))),
+        LkOut { start: 10, end: i64::MAX as u64, kind: WRITE as u32, pid: 103 }
+    );
     assert_eq!(get(posix(fh, 2, READ, (0, 4))).kind, NONE as u32);
     assert_eq!(get(posix(fh, 3, WRITE, (20, 30))).kind, NONE as u32);
     for bad in [posix(fh, 1, 7, (0, 1)), posix(fh, 1, WRITE, (5, 4)), posix(fh, 1, WRITE, (0, u64::MAX))] {
@@ -155,8 +158,7 @@ fn who_is_interrupted_or_closed_waits_no_more() {
 fn only_so_many_can_wait() {
     let (mut client, node, fh) = opened();
     client.order(opcode::SETLK, node, &bytes(&posix(fh, 1, WRITE, (0, 9)))).unwrap();
-    let said: Vec<Said> =
-        (0..200).map(|_| client.lock(opcode::SETLKW, node, &posix(fh, 2, WRITE, (0, 4)))).collect();
+    let said: Vec<Said> = (0..200).map(|_| client.lock(opcode::SETLKW, node, &posix(fh, 2, WRITE, (0, 4)))).collect();
     assert_eq!(said.iter().filter(|said| matches!(said, Said::Waits(_))).count(), 128);
     assert_eq!(said.last(), Some(&Said::Answered(Err(Errno::ENOLCK))));
 }

@@ -38,7 +38,8 @@ fn every_kind_of_file_is_made_and_is_what_it_was_made_as() {
     assert_eq!(directory.attr.mode, libc::S_IFDIR | 0o755);
     for (name, mode) in [("pipe", libc::S_IFIFO), ("socket", libc::S_IFSOCK), ("file", libc::S_IFREG)] {
         let node = MknodIn { mode: mode | 0o666, rdev: 0, umask: 0o022, ..MknodIn::default() };
-        let made: EntryOut = client.ask(opcode::MKNOD, directory.nodeid, &[bytes(&node), named(name)].concat()).unwrap();
+        let made: EntryOut =
+            client.ask(opcode::MKNOD, directory.nodeid, &[bytes(&node), named(name)].concat()).unwrap();
         assert_eq!(made.attr.mode, mode | 0o644, "{name}");
         assert_eq!(fs::symlink_metadata(client.host("d").join(name)).unwrap().mode(), mode | 0o644);
     }
@@ -133,7 +134,8 @@ fn a_directory_is_listed_once_each_in_pieces_and_from_anywhere() {
         fs::write(client.host(name), "").unwrap();
     }
     let listed = client.list(ROOT_ID).unwrap();
-    let names: BTreeSet<String> = listed.iter().map(|(name, _)| name.clone()).filter(|name| !name.starts_with('.')).collect();
+    let names: BTreeSet<String> =
+        listed.iter().map(|(name, _)| name.clone()).filter(|name| !name.starts_with('.')).collect();
     assert_eq!((listed.len(), &names), (1002, &expected));
     let root = client.getattr(ROOT_ID).unwrap().attr.ino;
     for dots in [".", ".."] {
@@ -200,7 +202,8 @@ fn a_listing_with_attributes_tells_of_each_entry_once() {
 #[test]
 fn many_are_forgotten_at_once() {
     let mut client = Client::new();
-    let nodes: Vec<u64> = (0..10).map(|index| client.mkdir(ROOT_ID, &format!("{index}"), 0o777).unwrap().nodeid).collect();
+    let nodes: Vec<u64> =
+        (0..10).map(|index| client.mkdir(ROOT_ID, &format!("{index}"), 0o777).unwrap().nodeid).collect();
     let batch: Vec<u8> = nodes.iter().flat_map(|node| bytes(&[*node, 1])).collect();
     assert_eq!(client.say(opcode::BATCH_FORGET, 0, &[bytes(&[10_u32, 0]), batch].concat()), Said::Nothing);
     assert!(nodes.iter().all(|node| client.getattr(*node).err() == Some(Errno::ESTALE)));

@@ -62,7 +62,10 @@ fn its_directory_cannot_be_changed() {
     let node = client.walk("shown").unwrap();
     assert_eq!(client.create(ROOT_ID, "new", libc::O_RDWR, 0o644).err(), Some(Errno::EPERM));
     assert_eq!(client.mkdir(ROOT_ID, "new", 0o755).err(), Some(Errno::EPERM));
-    assert_eq!(client.order(opcode::LINK, ROOT_ID, &[bytes(&LinkIn { oldnodeid: node }), named("new")].concat()), Err(Errno::EPERM));
+    assert_eq!(
+        client.order(opcode::LINK, ROOT_ID, &[bytes(&LinkIn { oldnodeid: node }), named("new")].concat()),
+        Err(Errno::EPERM)
+    );
     assert_eq!(client.unlink(ROOT_ID, "shown"), Err(Errno::EBUSY));
     assert_eq!(client.rename((ROOT_ID, "shown"), (ROOT_ID, "new"), 0), Err(Errno::EBUSY));
     let mode = SetattrIn { valid: fattr::MODE, mode: 0o777, ..SetattrIn::default() };
