@@ -92,6 +92,7 @@ impl<'a> ProcessSetup<'a> {
         }
         self.check_directory(entered)?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        sys::default_signals();
         nix::sys::signal::sigprocmask(
             nix::sys::signal::SigmaskHow::SIG_SETMASK,
             Some(&nix::sys::signal::SigSet::empty()),

@@ -14,10 +14,12 @@
 //! Containers and processes carry ids from the first version on, so that a sandbox can hold more than one container.
 
 mod frame;
+pub mod guest;
 mod message;
 
 pub use frame::{Decoder, FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
-    AttachRequest, BlockUsage, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, Hello, NetworkUsage,
-    ProcessRow, Purpose, Reply, Request, SessionId, Signal, StatsSample, StreamKind, TerminalSize, VERSION,
+    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, Hello, Purpose, Reply, Request,
+    SessionId, Signal, StreamKind, TerminalSize, VERSION,
 };
+pub use sbx_container::usage::{BlockUsage, NetworkUsage, ProcessRow, StatsSample, UserNames};

@@ -1,12 +1,14 @@
-//! The messages, version 1.
+//! The messages.
 
-use std::collections::BTreeMap;
-
+use sbx_container::ErrorKind;
 use sbx_container::plan::ProcessPlan;
+use sbx_container::usage::{ProcessRow, StatsSample};
 use serde::{Deserialize, Serialize};
 
+use crate::guest::{CreateRequest, WakeRequest};
+
 /// Version of the words below; both sides must have the same one, since both come from one build.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The first message of every connection, from whoever connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,12 @@ pub type TerminalSize = sbx_container::plan::TerminalSize;
 /// A request on a control connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
+    /// Take what a machine cannot know by itself. The first request of all to an agent. Answered by `Done`.
+    Wake(WakeRequest),
+    /// Furnish the machine and make the container up to its start. Answered by `Done`.
+    Create(Box<CreateRequest>),
+    /// End every container, write everything to the disks and power the machine off. The connection ends.
+    PowerOff,
     /// Start the container that this sandbox was prepared for. Answered by `Started`.
     Start {
         /// Container id.
@@ -215,6 +223,17 @@ pub struct Failure {
     pub message: String,
 }
 
+impl From<&sbx_container::Error> for Failure {
+    fn from(error: &sbx_container::Error) -> Self {
+        let kind = match error.kind {
+            ErrorKind::NotFound => FailureKind::NotFound,
+            ErrorKind::NotExecutable => FailureKind::NotExecutable,
+            ErrorKind::Other => FailureKind::Other,
+        };
+        Self { kind, message: error.message.clone() }
+    }
+}
+
 /// What a failure means to the one who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
@@ -228,110 +247,4 @@ pub enum FailureKind {
     NoSuch,
     /// Anything else.
     Other,
-}
-
-/// One process of a container, as ps(1) shows it. Ids are those of whoever answers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ProcessRow {
-    /// Process id.
-    pub pid: i32,
-    /// Its parent's.
-    pub ppid: i32,
-    /// Effective user id.
-    pub uid: u32,
-    /// Effective user name, or the number.
-    pub user: String,
-    /// Process group.
-    pub pgid: i32,
-    /// Session.
-    pub sid: i32,
-    /// State letter of proc_pid_stat(5).
-    pub state: char,
-    /// Start, seconds since 1970.
-    pub start_time: i64,
-    /// Processor time in hundredths of a second.
-    pub cpu_time: u64,
-    /// Terminal, `pts/0` or `?`.
-    pub tty: String,
-    /// Nice value.
-    pub nice: i64,
-    /// Priority.
-    pub priority: i64,
-    /// Threads.
-    pub threads: i64,
-    /// Virtual size in bytes.
-    pub virtual_size: u64,
-    /// Resident size in bytes.
-    pub resident: u64,
-    /// Command name.
-    pub command: String,
-    /// Command line.
-    pub args: String,
-    /// Memory of the machine in bytes, for shares.
-    pub machine_memory: u64,
-    /// Seconds since the machine's start, for shares.
-    pub uptime: f64,
-}
-
-/// What a container uses at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StatsSample {
-    /// Nanoseconds since 1970.
-    pub read_at: i64,
-    /// Processor time of the container in nanoseconds.
-    pub cpu_total: u64,
-    /// Of it in user mode, nanoseconds.
-    pub cpu_user: u64,
-    /// Of it in kernel mode, nanoseconds.
-    pub cpu_system: u64,
-    /// Processor time of the whole machine in nanoseconds.
-    pub machine_cpu: u64,
-    /// Processors online.
-    pub online_cpus: u32,
-    /// Periods, throttled periods, throttled nanoseconds.
-    pub throttling: (u64, u64, u64),
-    /// Memory in bytes without the page cache that can be dropped at once, as Docker shows it.
-    pub memory_used: u64,
-    /// Memory in bytes with the page cache.
-    pub memory_usage: u64,
-    /// Highest memory use in bytes, where the kernel knows it.
-    pub memory_max: u64,
-    /// Limit in bytes; the machine's memory where there is none.
-    pub memory_limit: u64,
-    /// `memory.stat` of the kernel.
-    pub memory_details: BTreeMap<String, u64>,
-    /// Tasks.
-    pub pids: u64,
-    /// Highest number of tasks; 0 is no limit.
-    pub pids_limit: u64,
-    /// Interfaces by name.
-    pub networks: BTreeMap<String, NetworkUsage>,
-    /// Block devices.
-    pub block: Vec<BlockUsage>,
-}
-
-/// Counters of one interface, from the container's side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "named as in the Engine API")]
-pub struct NetworkUsage {
-    pub rx_bytes: u64,
-    pub rx_packets: u64,
-    pub rx_errors: u64,
-    pub rx_dropped: u64,
-    pub tx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_errors: u64,
-    pub tx_dropped: u64,
-}
-
-/// Counters of one block device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "bytes and operations of a device")]
-pub struct BlockUsage {
-    pub major: u32,
-    pub minor: u32,
-    pub read_bytes: u64,
-    pub write_bytes: u64,
-    pub reads: u64,
-    pub writes: u64,
 }

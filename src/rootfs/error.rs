@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sbx_container::overlay::OverlayError;
+
 /// A layer's tar cannot become an image. Everything but `Read` and `Write` is the fault of the layer's author.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
@@ -85,6 +87,38 @@ pub enum RootfsError {
         /// The way out.
         hint: &'static str,
     },
+    /// A layer's image is cut off or none at all.
+    #[error("{} is no whole EROFS image; remove it and pull the image again", path.display())]
+    DamagedLayer {
+        /// The image.
+        path: PathBuf,
+    },
+    /// A writable disk cannot be as it should.
+    #[error("make the writable disk {}: {source}", path.display())]
+    Disk {
+        /// Where it is, or would be.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: crate::ext4::FormatError,
+    },
+    /// Another virtual machine writes to the disk.
+    #[error("the writable disk {} is in use; stop the container that uses it first", path.display())]
+    DiskInUse {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// A volume or image mount cannot be made ready.
+    #[error("mount at {destination}: {reason}")]
+    Mount {
+        /// Where it was to be, inside the container.
+        destination: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A named volume cannot be used.
+    #[error(transparent)]
+    Volume(#[from] sbx_sandbox::volumes::VolumeError),
     /// A directory tree changed while it was read or removed.
     #[error("{step} {}: the tree keeps changing; stop what uses it and try again", path.display())]
     TreeChanged {
@@ -98,5 +132,18 @@ pub enum RootfsError {
 impl RootfsError {
     pub(crate) fn io(step: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self::Io { step, path: path.as_ref().to_owned(), source: source.into() }
+    }
+}
+
+impl From<OverlayError> for RootfsError {
+    fn from(error: OverlayError) -> Self {
+        match error {
+            OverlayError::Io { step, path, source } => Self::Io { step, path, source },
+            OverlayError::Kernel { what, source } => {
+                let remedy = "sbx needs the right to mount, overlayfs, and for user namespaces Linux 5.19";
+                Self::Kernel { what, remedy, source }
+            }
+            OverlayError::LayerCount { count, hint } => Self::LayerCount { count, hint },
+        }
     }
 }
