@@ -147,7 +147,7 @@ impl Machine {
             if difference.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(15), "left behind:\n{difference}");
+            assert!(start.elapsed() < DEADLINE / 4, "left behind:\n{difference}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }
