@@ -51,7 +51,8 @@ fn a_frame_in_more_pieces_than_a_call_takes_is_dropped() {
     for (number, fits) in [(1023_u16, true), (1024, false)] {
         // Indirect: the header, then single bytes.
         for index in 0..number {
-            let (address, length) = if index == 0 { (at, HEADER_SIZE as u32) } else { (at + 100 + u64::from(index), 1) };
+            let (address, length) =
+                if index == 0 { (at, HEADER_SIZE as u32) } else { (at + 100 + u64::from(index), 1) };
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&address.to_le_bytes());
             bytes[8..12].copy_from_slice(&length.to_le_bytes());
