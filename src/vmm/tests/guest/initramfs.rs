@@ -6,12 +6,17 @@ use std::path::PathBuf;
 
 /// The program `examples/guest_init/main.rs`, where it was built to run without libraries.
 pub(crate) fn init() -> Option<Vec<u8>> {
+    program("guest_init")
+}
+
+/// One of the programs for guests below `examples/`, where it was built to run without libraries.
+pub(crate) fn program(name: &str) -> Option<Vec<u8>> {
     if !cfg!(target_env = "musl") {
         println!("skipped: the guest's program needs a static target (x86_64-unknown-linux-musl)");
         return None;
     }
     let deps: PathBuf = env::current_exe().unwrap().parent().unwrap().into();
-    Some(fs::read(deps.parent().unwrap().join("examples/guest_init")).unwrap())
+    Some(fs::read(deps.parent().unwrap().join("examples").join(name)).unwrap())
 }
 
 /// The archive: `/dev/console`, `/proc` and `/init`.
