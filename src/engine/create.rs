@@ -8,7 +8,7 @@ use sbx_sandbox::facts::ImageFacts;
 use sbx_sandbox::id::Id;
 use sbx_sandbox::names;
 use sbx_sandbox::resolve::{Context, Identity, bind_sources, resolve};
-use sbx_sandbox::spec::{MountPoint, SandboxSpec};
+use sbx_sandbox::spec::{MountKind, MountPoint, SandboxSpec};
 use sbx_sandbox::store::{Durability, StoreError};
 use sbx_sandbox::timestamp::Timestamp;
 
@@ -64,6 +64,7 @@ impl Engine {
         };
         let (mut spec, warnings) = resolve(request, context)?;
         self.share_hostname(&mut spec)?;
+        self.find_mounted_images(&mut spec)?;
         Ok((spec, warnings.into_iter().map(|warning| warning.0).collect()))
     }
 
@@ -73,6 +74,26 @@ impl Engine {
             let donor = self.store.spec(&self.store.find(donor)?)?.config;
             spec.config.hostname = donor.hostname;
             spec.config.domainname = donor.domainname;
+        }
+        Ok(())
+    }
+
+    /// Image mounts stay with the images that they name now.
+    fn find_mounted_images(&self, spec: &mut SandboxSpec) -> Result<()> {
+        let private_users = spec.host_config.userns_mode == "private";
+        for mount in spec.mounts.iter_mut().filter(|mount| mount.kind == MountKind::Image) {
+            if private_users {
+                let message = format!(
+                    "invalid mount {}: an image cannot be mounted with --userns=private, whose users own none of its \
+                     files; use --userns=host, or copy the files to a volume",
+                    mount.destination
+                );
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            if mount.options.image.is_empty() {
+                let facts = image_facts(&self.image(&mount.name)?);
+                (mount.options.image, mount.options.layers) = (facts.id, facts.layers);
+            }
         }
         Ok(())
     }

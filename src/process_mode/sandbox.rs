@@ -8,7 +8,7 @@ use sbx_container::plan::{ContainerPlan, IdMaps, Namespace, ProcessPlan};
 use sbx_container::{Handles, Running, Target, usage};
 use sbx_network::{Attachment, Network, NetworkFacts};
 use sbx_protocol::{ProcessRow, StatsSample, UserNames};
-use sbx_rootfs::volumes::{self, ImageFiles};
+use sbx_rootfs::volumes::{self, Held, Prepared, Sources};
 use sbx_rootfs::{LayerMounts, LayerStore};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::plan::PlanExtras;
@@ -73,6 +73,15 @@ struct Live {
     cgroup: Cgroup,
     /// Held so that others can share the mounted layers.
     _root: RootFs,
+    /// The same for volumes and images that are mounted.
+    _held: Held,
+}
+
+impl Setting {
+    fn sources<'a>(&'a self, root: &'a RootFs) -> Sources<'a> {
+        let Self { volumes, layers, mounts, .. } = self;
+        Sources { volumes, layers, mounts, root: Some(root.as_fd()) }
+    }
 }
 
 impl Sandbox {
@@ -92,7 +101,8 @@ impl Sandbox {
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
         let mut paths = files::write(&self.spec, &self.setting, attachment)?;
-        paths.mount_sources = volumes::prepare(&self.spec, &self.setting.volumes, ImageFiles::Mounted(root.as_fd()))?;
+        let Prepared { sources, held } = volumes::prepare(&self.spec, self.setting.sources(&root))?;
+        paths.mount_sources = sources;
         paths.devices = devices::look_up(&self.spec.host_config)?;
         let plan = make_plan(&self.spec, &self.setting.machine, &paths, attachment)?;
 
@@ -109,7 +119,7 @@ impl Sandbox {
         attachment.serve()?;
 
         let pidfd = running.pidfd.try_clone().map_err(Error::io("duplicate a pidfd"))?;
-        self.live = Some(Live { plan, pid: running.pid, pidfd, cgroup, _root: root });
+        self.live = Some(Live { plan, pid: running.pid, pidfd, cgroup, _root: root, _held: held });
         Ok(running)
     }
 

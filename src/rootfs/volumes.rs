@@ -1,105 +1,174 @@
 //! Volumes and image mounts of a container, made ready before its start: each gets a directory of the host.
+//!
+//! A volume with options and the files of an image are mounts of the host that all containers share which use them:
+//! `<root>/volumes/NAME/_data`, `<run>/layers/image-HEX`. [`Prepared::held`] is one container's use of them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use sbx_container::sys::{move_mount, open_tree};
 use sbx_sandbox::spec::{MountKind, MountPoint, SandboxSpec};
-use sbx_sandbox::volumes::{Volumes, of_mount};
+use sbx_sandbox::volumes::{Volume, Volumes, of_mount};
 
-use crate::{LayerId, LayerMounts, LayerStore, OverlayOptions, RootfsError, copy_up, overlay};
+use crate::shared_mounts::{PointFate, Use};
+use crate::{
+    LayerId, LayerMount, LayerMounts, LayerStore, OverlayOptions, RootfsError, copy_up, overlay, volume_mount,
+};
 
-/// Where the files are that an empty volume is filled with.
+/// Before the name of a volume in the name of its lock.
+const VOLUME: &str = "volume-";
+/// Before the digest of an image in the names of its lock and of its mount point.
+const IMAGE: &str = "image-";
+
+/// What mounts are made from.
 #[derive(Clone, Copy, Debug)]
-pub enum ImageFiles<'a> {
-    /// In a root that is mounted.
-    Mounted(BorrowedFd<'a>),
-    /// In layers, which are mounted for as long as it takes.
-    Layers {
-        /// The converted layers.
-        store: &'a LayerStore,
-        /// Where they are mounted.
-        mounts: &'a LayerMounts,
-    },
+pub struct Sources<'a> {
+    /// Named volumes.
+    pub volumes: &'a Volumes,
+    /// The converted layers.
+    pub layers: &'a LayerStore,
+    /// Where they are mounted, and the other mounts that containers share.
+    pub mounts: &'a LayerMounts,
+    /// The container's root where it is mounted on this host: an empty volume is filled from there, else from the
+    /// image's layers.
+    pub root: Option<BorrowedFd<'a>>,
 }
 
-/// Source directories by mount destination; an empty volume is filled from the image.
+/// Mounts that are ready.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// Directories and files of the host by mount destination.
+    pub sources: BTreeMap<String, PathBuf>,
+    /// To be kept as long as the container runs.
+    pub held: Held,
+}
+
+/// A container's use of mounts that it shares with others. Dropping it (or dying) ends the use; the last one unmounts.
+#[derive(Debug, Default)]
+pub struct Held {
+    // In this order: an image's overlay goes before its layers.
+    _mounts: Vec<Use>,
+    _layers: Vec<LayerMount>,
+}
+
+/// Makes volumes and image mounts ready; an empty volume is filled from the image.
 ///
 /// # Errors
 /// The first mount that cannot be made ready, by its destination.
-pub fn prepare(
-    spec: &SandboxSpec,
-    volumes: &Volumes,
-    image: ImageFiles<'_>,
-) -> Result<BTreeMap<String, PathBuf>, RootfsError> {
-    let mut sources = BTreeMap::new();
+pub fn prepare(spec: &SandboxSpec, sources: Sources<'_>) -> Result<Prepared, RootfsError> {
+    let mut prepared = Prepared::default();
     for mount in &spec.mounts {
-        match mount.kind {
-            MountKind::Volume => {
-                sources.insert(mount.destination.clone(), volume(spec, mount, volumes, image)?);
+        let base = match mount.kind {
+            MountKind::Volume => volume(spec, mount, sources, &mut prepared.held)?,
+            MountKind::Image => image(mount, sources, &mut prepared.held)?,
+            MountKind::Bind if mount.options.create_source => {
+                make_source(Path::new(&mount.source))?;
+                continue;
             }
-            MountKind::Bind if mount.options.create_source => make_source(Path::new(&mount.source))?,
-            MountKind::Bind | MountKind::Tmpfs => {}
-            MountKind::Image => {
-                return Err(unsupported(mount, "image mounts are not supported yet; copy the files in"));
-            }
-        }
+            MountKind::Bind | MountKind::Tmpfs => continue,
+        };
+        prepared.sources.insert(mount.destination.clone(), below(mount, base)?);
     }
-    Ok(sources)
+    Ok(prepared)
 }
 
-fn fill(spec: &SandboxSpec, mount: &MountPoint, data: &Path, image: ImageFiles<'_>) -> Result<(), RootfsError> {
-    let directory = File::open(data).map_err(|error| RootfsError::io("open volume", data, error))?;
-    let target = Path::new(&mount.destination);
-    match image {
-        ImageFiles::Mounted(root) => copy_up(root, target, directory.as_fd()).map(drop),
-        ImageFiles::Layers { store, mounts } => {
-            let mut entries = fs::read_dir(data).map_err(|error| RootfsError::io("list volume", data, error))?;
-            if entries.next().is_some() {
-                return Ok(());
-            }
-            let mut layers = Vec::with_capacity(spec.image.layers.len());
-            for diff_id in &spec.image.layers {
-                let id = LayerId::parse(diff_id)?;
-                layers.push(mounts.acquire(&id, &store.path(&id))?);
-            }
-            let root = overlay(&layers, None, &OverlayOptions::default())?;
-            copy_up(root.as_fd(), target, directory.as_fd()).map(drop)
-        }
-    }
+/// Unmounts volumes and images that no container uses: what killed supervisors left behind. Returns how many.
+///
+/// # Errors
+/// The first that cannot be unmounted.
+pub fn reap(mounts: &LayerMounts, volumes: &Volumes) -> Result<usize, RootfsError> {
+    let shared = mounts.shared();
+    let reaped = shared.reap(&|key| key.strip_prefix(VOLUME).map(|name| volumes.data(name)))?.len();
+    let point = |key: &str| key.starts_with(IMAGE).then(|| shared.dir().join(key));
+    Ok(reaped + shared.of(PointFate::Goes).reap(&point)?.len())
 }
 
-fn unsupported(mount: &MountPoint, reason: &str) -> RootfsError {
-    RootfsError::Mount { destination: mount.destination.clone(), reason: reason.to_owned() }
+fn failed(mount: &MountPoint, reason: impl Into<String>) -> RootfsError {
+    RootfsError::Mount { destination: mount.destination.clone(), reason: reason.into() }
 }
 
 fn volume(
     spec: &SandboxSpec,
     mount: &MountPoint,
-    volumes: &Volumes,
-    image: ImageFiles<'_>,
+    sources: Sources<'_>,
+    held: &mut Held,
 ) -> Result<PathBuf, RootfsError> {
-    let volume = volumes.ensure(of_mount(mount, spec.created))?;
-    let data = match volume.mount() {
-        None => volumes.data(&mount.name),
-        Some(stands_for) if stands_for.options.iter().any(|option| option == "bind" || option == "rbind") => {
-            PathBuf::from(&stands_for.device)
-        }
-        Some(stands_for) => {
-            let reason = format!("a volume of type {:?} cannot be mounted; use --mount type=tmpfs", stands_for.fstype);
-            return Err(unsupported(mount, &reason));
-        }
+    let volume = sources.volumes.ensure(of_mount(mount, spec.created))?;
+    let data = sources.volumes.data(&mount.name);
+    held._mounts.extend(mounted(&volume, mount, &data, sources)?);
+    // Docker fills a volume at `create` and unmounts it then: of a tmpfs nothing is left of that.
+    if mount.options.copy_data && volume.mount().is_none_or(|stands_for| stands_for.fstype != "tmpfs") {
+        fill(spec, mount, &data, sources)?;
+    }
+    Ok(data)
+}
+
+/// Mounts what a volume with options stands for.
+fn mounted(volume: &Volume, mount: &MountPoint, data: &Path, sources: Sources<'_>) -> Result<Option<Use>, RootfsError> {
+    let Some(stands_for) = volume.mount() else { return Ok(None) };
+    let key = format!("{VOLUME}{}", volume.name);
+    let attach = || {
+        fs::create_dir_all(data).map_err(|error| RootfsError::io("create", data, error))?;
+        volume_mount::attach(&stands_for, data)
+            .map_err(|reason| failed(mount, format!("volume {}: {reason}", volume.name)))
     };
-    if mount.options.copy_data && volume.mount().is_none() {
-        fill(spec, mount, &data, image)?;
+    sources.mounts.shared().acquire(&key, data, &attach).map(Some)
+}
+
+/// The files of an image, read-only.
+fn image(mount: &MountPoint, sources: Sources<'_>, held: &mut Held) -> Result<PathBuf, RootfsError> {
+    let shared = sources.mounts.shared().of(PointFate::Goes);
+    let hex = mount.options.image.rsplit(':').next().unwrap_or_default();
+    let key = format!("{IMAGE}{hex}");
+    let point = shared.dir().join(&key);
+    let layers = mount_layers(&mount.options.layers, sources)?;
+    let attach = || {
+        let root = overlay(&layers, None, &OverlayOptions::default())?;
+        let attached = match fs::create_dir(&point) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => open_tree(None, &point, 0).and_then(|place| move_mount(root.as_fd(), place.as_fd())),
+        };
+        attached.map_err(|error| RootfsError::io("mount an image at", &point, error))
+    };
+    held._mounts.push(shared.acquire(&key, &point, &attach)?);
+    held._layers.extend(layers);
+    Ok(point)
+}
+
+fn mount_layers(diff_ids: &[String], sources: Sources<'_>) -> Result<Vec<LayerMount>, RootfsError> {
+    let mount = |diff_id: &String| {
+        let id = LayerId::parse(diff_id)?;
+        sources.mounts.acquire(&id, &sources.layers.path(&id))
+    };
+    diff_ids.iter().map(mount).collect()
+}
+
+fn fill(spec: &SandboxSpec, mount: &MountPoint, data: &Path, sources: Sources<'_>) -> Result<(), RootfsError> {
+    let directory = File::open(data).map_err(|error| RootfsError::io("open volume", data, error))?;
+    let target = Path::new(&mount.destination);
+    if let Some(root) = sources.root {
+        return copy_up(root, target, directory.as_fd()).map(drop);
     }
-    if mount.options.subpath.is_empty() {
-        return Ok(data);
+    let mut entries = fs::read_dir(data).map_err(|error| RootfsError::io("list volume", data, error))?;
+    if entries.next().is_some() {
+        return Ok(());
     }
-    inside(&data, &mount.options.subpath).ok_or_else(|| {
-        unsupported(mount, &format!("the subpath {:?} does not exist in the volume", mount.options.subpath))
-    })
+    let layers = mount_layers(&spec.image.layers, sources)?;
+    let root = overlay(&layers, None, &OverlayOptions::default())?;
+    copy_up(root.as_fd(), target, directory.as_fd()).map(drop)
+}
+
+/// The part of a volume or image that is mounted.
+fn below(mount: &MountPoint, base: PathBuf) -> Result<PathBuf, RootfsError> {
+    let subpath = &mount.options.subpath;
+    if subpath.is_empty() {
+        return Ok(base);
+    }
+    inside(&base, subpath)
+        .ok_or_else(|| failed(mount, format!("the subpath {subpath:?} does not exist in the {}", mount.kind.as_str())))
 }
 
 /// A path below `base` that no link leads out of it.

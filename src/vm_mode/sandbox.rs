@@ -10,7 +10,7 @@ use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts, Offload};
 use sbx_protocol::guest::{READY_PORT, Uplink, WakeRequest};
 use sbx_protocol::{AttachRequest, ExecRequest, ProcessRow, Reply, Request, StatsSample, TerminalSize};
 use sbx_rootfs::disk::{LayerFiles, WritableDisk};
-use sbx_rootfs::volumes::{self, ImageFiles};
+use sbx_rootfs::volumes::{self, Held, Prepared, Sources};
 use sbx_rootfs::{LayerId, LayerMounts, LayerStore};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::spec::SandboxSpec;
@@ -73,6 +73,8 @@ struct Live {
     cgroup: Cgroup,
     /// Serves the sockets of the host that the guest reaches; ends with its value.
     _relay: Option<Relay>,
+    /// Volumes and images that are mounted for it; others may use them too.
+    _held: Held,
     /// Something of the host's can be changed by the guest, so that it has to end in peace.
     writes_to_host: bool,
 }
@@ -90,7 +92,7 @@ impl Sandbox {
         let facts = crate::facts::machine(&self.setting.machine, size);
         let layers = self.layers()?;
         let writable = self.writable_disk()?.attach()?;
-        let shared = self.shared()?;
+        let (shared, held) = self.shared()?;
         if self.attachment.is_none() {
             self.attachment = Some(Attachment::allocate(&self.spec, &self.setting.network)?);
         }
@@ -149,7 +151,7 @@ impl Sandbox {
         attachment.serve()?;
         let (machine, cgroup) = launching.done()?;
         let writes_to_host = shared.shares.iter().any(|share| !share.read_only);
-        self.live = Some(Live { machine, agent, cgroup, _relay: relay, writes_to_host });
+        self.live = Some(Live { machine, agent, cgroup, _relay: relay, _held: held, writes_to_host });
         let process = Process::new(session, watch);
         Ok((Started { process, stdin: streams.stdin, outputs: streams.outputs, terminal }, pid))
     }
@@ -160,9 +162,10 @@ impl Sandbox {
     }
 
     /// What is shared, its directories made ready on the host.
-    fn shared(&self) -> Result<Shared, Error> {
-        let image = ImageFiles::Layers { store: &self.setting.layers, mounts: &self.setting.mounts };
-        Shared::of(&self.spec, &volumes::prepare(&self.spec, &self.setting.volumes, image)?)
+    fn shared(&self) -> Result<(Shared, Held), Error> {
+        let Setting { volumes, layers, mounts, .. } = &self.setting;
+        let Prepared { sources, held } = volumes::prepare(&self.spec, Sources { volumes, layers, mounts, root: None })?;
+        Ok((Shared::of(&self.spec, &sources)?, held))
     }
 
     fn writable_disk(&self) -> Result<WritableDisk, Error> {

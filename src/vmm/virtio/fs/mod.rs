@@ -37,6 +37,8 @@ mod host;
 mod nodes;
 pub mod server;
 pub mod share;
+#[cfg(test)]
+mod tests;
 
 pub use device::Fs;
 pub use server::Server;
