@@ -9,7 +9,10 @@ env | grep -v '^OUTER=' | sort | sed 's/^/env /'
 echo "ids $(id -u) $(id -g) $(id -G)"
 echo "cwd $(pwd)"
 echo "terminal $(for fd in 0 1 2; do test -t $fd && printf y || printf n; done)"
-echo "descriptors $(ls /proc/1/fd 2>/dev/null | tr '\n' ' ')"
+# By the shell itself: a pipe to another process would be among them, or not, as it happens.
+printf descriptors
+for fd in /proc/1/fd/*; do printf ' %s' "${fd##*/}"; done
+echo
 echo "oom_score_adj $(cat /proc/self/oom_score_adj)"
 echo "nice $(awk '{ print $19 }' /proc/self/stat)"
 echo "pid $([ $$ = 1 ] && echo 1 || echo other)"

@@ -33,7 +33,7 @@ pub fn main(args: Vec<OsString>) -> ! {
     }
     match sys::fork() {
         Ok(ForkResult::Child) => {
-            let _ = sys::default_signals();
+            sys::default_signals();
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
             let env: Vec<CString> = std::env::vars_os().filter_map(entry).collect();
             let error = sys::execve(path, argv, &env);

@@ -15,6 +15,7 @@ mod child;
 mod create;
 mod devices;
 mod error;
+mod forked;
 pub mod init;
 mod interfaces;
 mod join;
@@ -33,6 +34,7 @@ mod user;
 
 pub use create::{Handles, Prepared, create};
 pub use error::{Error, ErrorKind};
+pub use forked::Helper;
 pub use join::{Target, join};
 pub use namespaces::user_namespace;
 pub use stdio::{ProcessIo, Running};

@@ -78,7 +78,6 @@ impl<'a> ProcessSetup<'a> {
         sys::new_session_keyring().step(|| "make a session keyring".into())?;
         self.label_exec(RootDir::new(root.as_fd()))?;
         own_stdio(&identity)?;
-        sys::default_signals().step(|| "let signals do what they do by default".into())?;
         let entered = chdir(self.plan.cwd.as_str());
         capabilities::drop_bounding(&self.capabilities.bounding)
             .step(|| "drop capabilities from the bounding set".into())?;
@@ -93,6 +92,7 @@ impl<'a> ProcessSetup<'a> {
         }
         self.check_directory(entered)?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        sys::default_signals();
         nix::sys::signal::sigprocmask(
             nix::sys::signal::SigmaskHow::SIG_SETMASK,
             Some(&nix::sys::signal::SigSet::empty()),

@@ -99,6 +99,22 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> 
     Ok(Cloned::Parent { pid: pid as libc::pid_t, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
+/// Every signal's default action (signal(7)). A program starts with those, whatever its creator ignores: the Rust
+/// runtime ignores SIGPIPE, and an ignored signal stays ignored across execve(2).
+///
+/// By the bare system call, since the C library keeps some signals to itself and refuses to name them.
+pub fn default_signals() {
+    /// The kernel's `struct sigaction`, its mask of one word included; all zeroes is `SIG_DFL`.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for signal in 1..=64 {
+        // SAFETY: the action is read only, as long as the kernel reads, and installs no handler. What cannot be
+        // changed (SIGKILL, SIGSTOP) has its default action.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u64>(), 8usize);
+        }
+    }
+}
+
 /// Opens `path` below `directory` under openat2(2)'s `resolve` rules.
 pub fn openat2(directory: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
@@ -247,6 +263,15 @@ pub fn setns(target: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::setns(target.as_raw_fd(), flags) })).map(drop)
 }
 
+/// Closes every descriptor from `first` to `last`; for a copy of a process that never touches their owners again.
+pub(crate) fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: the caller is a forked copy; the values that own the descriptors are never used or dropped in it.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, last as u32, 0) }).map(drop)
+}
+
 /// Marks every descriptor from `first` on to be closed by exec (close_range(2)).
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
@@ -340,20 +365,6 @@ pub fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags.
     owned(libc::c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }))
-}
-
-/// Lets every signal do what it does by default (signal(7)). exec(2) keeps a signal ignored that its caller ignores, as
-/// the runtime of this program does with SIGPIPE and nohup(1) with SIGHUP.
-pub fn default_signals() -> io::Result<()> {
-    for signal in 1..32 {
-        if !matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
-            // SAFETY: the default action runs no code of ours.
-            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
-                return Err(io::Error::last_os_error());
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Sets a resource limit by number (prlimit(2)).

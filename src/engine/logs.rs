@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sbx_protocol::StreamKind;
 use sbx_sandbox::id::Id;
+use sbx_sandbox::log_attributes::log_attributes;
 use sbx_sandbox::spec::SandboxSpec;
 use sbx_sandbox::timestamp::Timestamp;
 use serde::Deserialize;
@@ -239,24 +240,8 @@ fn entry(stored: Stored) -> Entry {
     }
 }
 
-/// Extra attributes of every entry, as JSON: `--log-opt labels=a,b` and `env=c,d`. Empty is none.
-pub(crate) fn attributes(spec: &SandboxSpec) -> String {
-    let options = &spec.host_config.log_config.config;
-    let names = |option: &str| options.get(option).map(|list| list.split(',').map(str::trim).collect::<Vec<_>>());
-    let mut attributes = serde_json::Map::new();
-    for name in names("labels").unwrap_or_default() {
-        if let Some(value) = spec.config.labels.get(name) {
-            attributes.insert(name.to_owned(), value.clone().into());
-        }
-    }
-    for name in names("env").unwrap_or_default() {
-        let value = spec.config.env.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
-        if let Some(value) = value {
-            attributes.insert(name.to_owned(), value.into());
-        }
-    }
-    if let Some(tag) = options.get("tag") {
-        attributes.insert("tag".to_owned(), tag.clone().into());
-    }
-    if attributes.is_empty() { String::new() } else { serde_json::Value::Object(attributes).to_string() }
+/// Extra attributes of every entry, as JSON; empty is none.
+pub(crate) fn attributes(spec: &SandboxSpec) -> anyhow::Result<String> {
+    let attributes = log_attributes(spec).map_err(anyhow::Error::msg)?;
+    if attributes.is_empty() { Ok(String::new()) } else { Ok(serde_json::to_string(&attributes)?) }
 }

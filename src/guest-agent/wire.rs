@@ -10,7 +10,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, VsockAddr, bind, connect, getpeername, getsockopt,
     listen, recv, send, shutdown, socket, sockopt,
 };
-use sbx_protocol::guest::AGENT_PORT;
+use sbx_protocol::guest::{AGENT_PORT, READY_PORT};
 
 use crate::sys;
 
@@ -111,10 +111,20 @@ impl Vsock {
             Ok(listener)
         };
         match listen_on() {
-            Ok(listener) => Ok(Self { listener }),
+            Ok(listener) => {
+                knock();
+                Ok(Self { listener })
+            }
             Err(error) => Err(sbx_container::Error::new(format!("listen on vsock port {AGENT_PORT}"), error.desc())),
         }
     }
+}
+
+/// Tells the host that somebody listens, so that it need not try: a connection that ends at once. A host that does not
+/// wait for it refuses it.
+fn knock() {
+    let door = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let _ = door.map(|door| connect(door.as_raw_fd(), &VsockAddr::new(HOST, READY_PORT)));
 }
 
 fn vsock() -> nix::Result<OwnedFd> {

@@ -87,6 +87,38 @@ pub enum RootfsError {
         /// The way out.
         hint: &'static str,
     },
+    /// A layer's image is cut off or none at all.
+    #[error("{} is no whole EROFS image; remove it and pull the image again", path.display())]
+    DamagedLayer {
+        /// The image.
+        path: PathBuf,
+    },
+    /// A writable disk cannot be as it should.
+    #[error("make the writable disk {}: {source}", path.display())]
+    Disk {
+        /// Where it is, or would be.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: crate::ext4::FormatError,
+    },
+    /// Another virtual machine writes to the disk.
+    #[error("the writable disk {} is in use; stop the container that uses it first", path.display())]
+    DiskInUse {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// A volume or image mount cannot be made ready.
+    #[error("mount at {destination}: {reason}")]
+    Mount {
+        /// Where it was to be, inside the container.
+        destination: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A named volume cannot be used.
+    #[error(transparent)]
+    Volume(#[from] sbx_sandbox::volumes::VolumeError),
     /// A directory tree changed while it was read or removed.
     #[error("{step} {}: the tree keeps changing; stop what uses it and try again", path.display())]
     TreeChanged {

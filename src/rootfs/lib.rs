@@ -10,26 +10,34 @@
 //! ```
 //!
 //! Nothing of a layer is ever unpacked into the host's file system: names, links and devices of a hostile tar only
-//! ever become bytes in an image file. The host's kernel then mounts that file; VM mode hands the same file to the guest.
+//! ever become bytes in an image file. The host's kernel then mounts that file; a guest gets the same file as a disk ([`disk::LayerFiles`]), and
+//! instead of a [`WritableLayer`] a disk of its own ([`disk::WritableDisk`]) with a file system that [`ext4`] makes.
 
+mod checksum;
+pub mod disk;
 pub mod erofs;
 mod error;
+pub mod ext4;
 mod layer_id;
 mod loop_device;
 mod mounts;
 mod overlay;
+mod shared_mounts;
 mod store;
 mod sys;
 mod tar;
 mod volume;
+mod volume_mount;
+pub mod volumes;
 mod walk;
 mod writable;
 
 pub use erofs::{LayerStats, Limits, write_layer};
 pub use error::{LayerError, RootfsError};
 pub use layer_id::LayerId;
-pub use mounts::{Backing, LayerMount, LayerMounts, Released};
+pub use mounts::{Backing, LayerMount, LayerMounts};
 pub use overlay::{OverlayMethod, OverlayOptions, UpperFate, clone_mount, idmap, overlay};
+pub use shared_mounts::Released;
 pub use store::{LayerStore, LayerWriter};
 pub use volume::{CopyUp, copy_up};
 pub use writable::WritableLayer;

@@ -130,3 +130,15 @@ pub(crate) fn clear_immutable(file: BorrowedFd<'_>) -> io::Result<bool> {
     check(c_long::from(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS as _, &raw const cleared) }))?;
     Ok(true)
 }
+/// Fills the buffer with random bytes (`getrandom(2)`).
+pub(crate) fn random(buffer: &mut [u8; 16]) -> io::Result<()> {
+    loop {
+        // SAFETY: the kernel writes at most the buffer's length.
+        let result = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        match check(result as c_long) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Up to 256 bytes come whole (random(4)).
+            result => return result.map(|_| ()),
+        }
+    }
+}

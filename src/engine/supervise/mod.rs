@@ -45,6 +45,8 @@ use crate::sys::Inherited;
 
 /// Runs the supervisor of the sandbox `id` until nothing of it is left.
 pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
+    // ps(1) and top(1) would show the number of the descriptor that it was executed from.
+    nix::sys::prctl::set_name(c"sbx-supervisor").context("name the process")?;
     let inherited = crate::sys::inherited().context("supervise is run by sbx itself")?;
     let Inherited { listener, lock, program } = inherited;
     let id = id.parse::<Id>().context("the sandbox's id")?;
@@ -85,26 +87,27 @@ fn assemble(
     program: OwnedFd,
 ) -> anyhow::Result<Supervisor> {
     listener.set_nonblocking(true).context("prepare the socket")?;
-    let machine = crate::facts::machine();
+    let machine = crate::isolation::machine_for(spec.isolation.isolation, &spec.host_config, None);
     let state = store.state(&spec.id)?;
     let files = store.files(&spec.id);
     let log = open_log(&spec, &files.log())?;
+    let layers = LayerStore::open(&paths.root)?;
+    let mounts = LayerMounts::open(&paths.run)?;
+    let network = Network::open(&paths.root, &paths.run, &crate::network_options(settings)?)?;
+    let volumes = Volumes::of(&store);
     let sandbox = match spec.isolation.isolation {
-        Mode::Process => Sandbox::Process(Box::new(sbx_process_mode::Sandbox::new(
-            spec.clone(),
-            Setting {
-                machine: machine.clone(),
-                files,
-                run: paths.run.clone(),
-                layers: LayerStore::open(&paths.root)?,
-                mounts: LayerMounts::open(&paths.run)?,
-                network: Network::open(&paths.root, &paths.run, &crate::network_options(settings)?)?,
-                volumes: Volumes::of(&store),
-                joined: joined(&store, &spec)?,
-                program,
-            },
-        ))),
-        Mode::Vm => bail!("{}", crate::VM_NOT_BUILT),
+        Mode::Process => {
+            let joined = joined(&store, &spec)?;
+            let (machine, run) = (machine.clone(), paths.run.clone());
+            let setting = Setting { machine, files, run, layers, mounts, network, volumes, joined, program };
+            Sandbox::Process(Box::new(sbx_process_mode::Sandbox::new(spec.clone(), setting)))
+        }
+        Mode::Vm => {
+            let machine = crate::facts::machine();
+            let artifacts = crate::isolation::artifacts()?;
+            let setting = sbx_vm_mode::Setting { machine, files, layers, mounts, network, volumes, artifacts };
+            Sandbox::Vm(Box::new(sbx_vm_mode::Sandbox::new(spec.clone(), setting)))
+        }
     };
     let record = Record::new(store, &spec, state, paths.sandbox(spec.id.as_str()).network());
     Ok(Supervisor::new(Parts { spec, machine, record, sandbox, log, listener, signals: signals()? }))
@@ -159,7 +162,7 @@ fn open_log(spec: &SandboxSpec, path: &std::path::Path) -> anyhow::Result<Option
             .transpose()?
             .and_then(|size| u64::try_from(size).ok()),
         max_file: option("max-file").map(str::parse).transpose().context("--log-opt max-file")?.unwrap_or(1),
-        attributes: crate::logs::attributes(spec),
+        attributes: crate::logs::attributes(spec)?,
     };
     LogFile::open(path, options).map(Some).with_context(|| format!("open the log {}", path.display()))
 }

@@ -22,7 +22,7 @@ impl Supervisor {
             probe.timed_out = true;
             if let Some(process) = self.processes.get(&probe.process) {
                 // One that has ended just now is as good.
-                let _ = sbx_container::sys::pidfd_send_signal(process.pidfd(), libc::SIGKILL);
+                let _ = self.sandbox.signal(&process.handle, libc::SIGKILL);
             }
             return;
         }
@@ -35,7 +35,7 @@ impl Supervisor {
         let started = exec_process(&self.spec, &self.machine, &request)
             .map_err(|error| error.to_string())
             .and_then(|plan| self.sandbox.exec(&plan).map_err(|failure| failure.message))
-            .and_then(|running| Process::new(Role::Probe, running).map_err(|error| error.to_string()));
+            .map(|started| Process::new(Role::Probe, started));
         match started {
             Ok(process) => {
                 self.counter += 1;

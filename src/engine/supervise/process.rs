@@ -1,13 +1,10 @@
 //! A process that the supervisor watches: the container's first one, one of `exec`, or a health probe.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-use sbx_container::Running;
-
 use super::streams::Ends;
+use crate::mode::{Handle, Started};
 
 /// After a process of `exec` has ended, output that its children still hold open is waited for this long, as Docker does.
 const OUTPUT_GRACE: Duration = Duration::from_secs(2);
@@ -27,8 +24,7 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) role: Role,
-    pid: i32,
-    pidfd: OwnedFd,
+    pub(crate) handle: Handle,
     pub(crate) ends: Ends,
     /// Exit code, or 128 and the signal's number.
     pub(crate) exit_code: Option<i32>,
@@ -38,33 +34,23 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(role: Role, running: Running) -> std::io::Result<Self> {
-        Ok(Self {
-            role,
-            pid: running.pid,
-            pidfd: running.pidfd,
-            ends: Ends::new(running.io)?,
-            exit_code: None,
-            deadline: None,
-            captured: Vec::new(),
-        })
+    pub(crate) fn new(role: Role, started: Started) -> Self {
+        let Started { handle, stdin, outputs, terminal } = started;
+        let ends = Ends::new(stdin, outputs, terminal);
+        Self { role, handle, ends, exit_code: None, deadline: None, captured: Vec::new() }
     }
 
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    /// Readable when it has ended.
+    pub(crate) fn end(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 
-    /// Reaps it if it has ended.
+    /// Takes its exit code if it has ended.
     pub(crate) fn reap(&mut self) {
-        let code = match waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => code,
-            Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-            Ok(_) | Err(nix::Error::EINTR) => return,
-            // Somebody else has reaped it, which nobody may.
-            Err(_) => 255,
-        };
-        self.exit_code = Some(code);
-        self.deadline = Some(Instant::now() + OUTPUT_GRACE);
+        if let Some(code) = self.handle.ended() {
+            self.exit_code = Some(code);
+            self.deadline = Some(Instant::now() + OUTPUT_GRACE);
+        }
     }
 
     /// It has ended and so has its output, or the wait for it.

@@ -187,16 +187,10 @@ impl Supervisor {
 
     /// Starts the container; on failure the state says why.
     pub(super) fn start_container(&mut self, cause: StartCause) -> Result<i32, Failure> {
-        let started = self.sandbox.launch().and_then(|running| {
-            let pid = running.pid;
-            let process = Process::new(Role::First, running)
-                .map_err(|error| failure::other(format!("take the container's streams: {error}")))?;
-            Ok((pid, process))
-        });
-        match started {
-            Ok((pid, process)) => {
+        match self.sandbox.launch() {
+            Ok((started, pid)) => {
                 let now = Instant::now();
-                self.processes.insert(FIRST, process);
+                self.processes.insert(FIRST, Process::new(Role::First, started));
                 self.phase = Phase::Running { since: now };
                 self.record.tell_network(&self.sandbox.network_facts());
                 self.health = Schedule::new(self.spec.config.healthcheck.as_ref(), now);
@@ -211,7 +205,8 @@ impl Supervisor {
                 Ok(pid)
             }
             Err(failure) => {
-                self.sandbox.end_container();
+                // Why it failed is known already.
+                let _ = self.sandbox.end_container();
                 self.record.apply(Event::StartFailed {
                     exit_code: failure::exit_code(failure.kind),
                     error: failure.message.clone(),
@@ -256,11 +251,8 @@ impl Supervisor {
         session.ready = true;
         let key = session.process;
         if let Some(plan) = session.pending.take() {
-            let started = self.sandbox.exec(&plan).and_then(|running| {
-                Process::new(Role::Exec, running).map_err(|error| failure::other(format!("take its streams: {error}")))
-            });
-            match started {
-                Ok(process) => drop(self.processes.insert(key, process)),
+            match self.sandbox.exec(&plan) {
+                Ok(started) => drop(self.processes.insert(key, Process::new(Role::Exec, started))),
                 Err(failure) => {
                     self.sessions.remove(&id);
                     return Err(failure);
@@ -285,9 +277,8 @@ impl Supervisor {
 
     fn resize(&mut self, session: SessionId, size: TerminalSize) -> Outcome {
         let session = self.sessions.get(&session).ok_or_else(no_session)?;
-        if let Some(terminal) = self.processes.get(&session.process).and_then(|process| process.ends.terminal()) {
-            sbx_container::sys::set_terminal_size(terminal, size.rows, size.columns)
-                .map_err(|error| failure::other(format!("resize the terminal: {error}")))?;
+        if let Some(process) = self.processes.get(&session.process) {
+            self.sandbox.resize(&process.handle, size)?;
         }
         Ok(Reply::Done)
     }
@@ -295,8 +286,7 @@ impl Supervisor {
     fn signal_process(&mut self, session: SessionId, signal: i32) -> Outcome {
         let session = self.sessions.get(&session).ok_or_else(no_session)?;
         if let Some(process) = self.processes.get(&session.process) {
-            sbx_container::sys::pidfd_send_signal(process.pidfd(), signal)
-                .map_err(|error| failure::other(format!("send signal {signal}: {error}")))?;
+            self.sandbox.signal(&process.handle, signal)?;
         }
         Ok(Reply::Done)
     }
@@ -324,11 +314,7 @@ impl Supervisor {
 
     fn send_first(&self, signal: i32) -> Result<(), Failure> {
         let Some(process) = self.processes.get(&FIRST) else { return Ok(()) };
-        match sbx_container::sys::pidfd_send_signal(process.pidfd(), signal) {
-            // It has ended and will be reaped next.
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            other => other.map_err(|error| failure::other(format!("send signal {signal}: {error}"))),
-        }
+        self.sandbox.signal(&process.handle, signal)
     }
 
     /// Begins a stop; `false` when there is nothing to wait for.

@@ -10,8 +10,6 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use sbx_container::ProcessIo;
 use sbx_container::plan::ProcessPlan;
 use sbx_protocol::{SessionId, StreamKind};
 
@@ -137,21 +135,8 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    pub(crate) fn new(io: ProcessIo) -> io::Result<Self> {
-        let (stdin, outputs, terminal) = match io {
-            ProcessIo::Pipes { stdin, stdout, stderr } => {
-                let outputs = BTreeMap::from([(StreamKind::Stdout, stdout), (StreamKind::Stderr, stderr)]);
-                (stdin, outputs, false)
-            }
-            ProcessIo::Terminal(master) => {
-                let output = master.try_clone()?;
-                (Some(master), BTreeMap::from([(StreamKind::Stdout, output)]), true)
-            }
-        };
-        for fd in stdin.iter().chain(outputs.values()) {
-            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | access_mode(fd)?))?;
-        }
-        Ok(Self { stdin, outputs, terminal, input: Vec::new(), input_ending: false })
+    pub(crate) fn new(stdin: Option<OwnedFd>, outputs: BTreeMap<StreamKind, OwnedFd>, terminal: bool) -> Self {
+        Self { stdin, outputs, terminal, input: Vec::new(), input_ending: false }
     }
 
     /// Outputs that have not ended.
@@ -176,10 +161,6 @@ impl Ends {
 
     pub(crate) fn wants_input(&self) -> bool {
         self.stdin.is_some() && self.input.len() < CHUNK && !self.input_ending
-    }
-
-    pub(crate) fn terminal(&self) -> Option<BorrowedFd<'_>> {
-        if self.terminal { self.stdin.as_ref().map(AsFd::as_fd) } else { None }
     }
 
     /// Reads output: bytes, `Some(0)` at its end (which is remembered), `None` when there is none now.
@@ -233,11 +214,6 @@ impl Ends {
             self.stdin = None;
         }
     }
-}
-
-fn access_mode(fd: &OwnedFd) -> io::Result<OFlag> {
-    let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
-    Ok(flags & OFlag::O_ACCMODE)
 }
 
 /// The next session id.

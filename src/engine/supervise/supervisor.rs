@@ -163,6 +163,14 @@ impl Supervisor {
             }
             self.keep_time();
             self.settle_processes();
+            self.end_if_deserted();
+        }
+    }
+
+    /// Whoever started this supervisor was killed before it asked for the container's start: nobody else will.
+    fn end_if_deserted(&mut self) {
+        if self.phase == Phase::Prepared && self.counter > FIRST && self.connections.is_empty() {
+            self.phase = Phase::Over;
         }
     }
 
@@ -211,7 +219,7 @@ impl Supervisor {
         }
         for (key, process) in &self.processes {
             if process.exit_code.is_none() {
-                set.push((Token::Ended(*key), process.pidfd(), PollFlags::POLLIN));
+                set.push((Token::Ended(*key), process.end(), PollFlags::POLLIN));
             }
             for (kind, fd) in process.ends.outputs() {
                 if !self.somebody_is_full(*key, kind) {
@@ -380,7 +388,7 @@ impl Supervisor {
 
     fn process_over(&mut self, key: u64, process: &Process, now: Instant) {
         let code = process.exit_code.unwrap_or(255);
-        let oom_killed = key == FIRST && self.sandbox.oom_killed();
+        let oom_killed = key == FIRST && self.sandbox.oom_killed(&process.handle);
         let status = ExitStatus { code, oom_killed };
         let sessions: Vec<SessionId> =
             self.sessions.iter().filter(|(_, session)| session.process == key).map(|(id, _)| *id).collect();
@@ -418,7 +426,9 @@ impl Supervisor {
             // Like every write of the log: a hole in it must not keep the container from ending.
             let _ = log.finish();
         }
-        self.sandbox.end_container();
+        if let Some(reason) = self.sandbox.end_container() {
+            self.record.note_error(&reason);
+        }
         let ran = match self.phase {
             Phase::Running { since } => now.saturating_duration_since(since),
             _ => Duration::ZERO,

@@ -18,6 +18,7 @@ pub(crate) mod xattrs;
 use std::fs::File;
 use std::io::Read;
 
+pub(crate) use self::format::{BLOCK, SUPER_END, image_bytes};
 use crate::error::LayerError;
 use crate::tar::Reader;
 

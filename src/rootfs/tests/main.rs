@@ -2,6 +2,8 @@
 
 mod archive;
 mod compare;
+mod disks;
+mod ext4;
 mod scratch;
 
 mod hostile;

@@ -113,24 +113,26 @@ fn rotation(options: &BTreeMap<String, String>) -> Result<(i64, i64), Invalid> {
                 "compress cannot be true when max-file is less than 2 or max-size is not set".to_owned(),
             ));
         }
+        if compress {
+            return Err(wrong("compress=true is not available: rotated files are kept as they are".to_owned()));
+        }
     }
     Ok((files, size))
 }
 
 fn buffering(options: &BTreeMap<String, String>) -> Result<(), Invalid> {
     match options.get("mode").map(String::as_str) {
-        None | Some("blocking" | "non-blocking") => {}
+        None | Some("blocking") => {}
+        // Output is written to the page cache by the process that reads it; there is no queue to drop it from.
+        Some("non-blocking") => {
+            return Err(wrong("logging mode non-blocking is not available: use mode=blocking".to_owned()));
+        }
         Some(other) => {
             return Err(wrong(format!("logger: logging mode not supported: {other}")));
         }
     }
     match options.get("max-buffer-size") {
-        Some(_) if options.get("mode").map(String::as_str) != Some("non-blocking") => {
-            Err(wrong("logger: max-buffer-size option is only supported with 'mode=non-blocking'".to_owned()))
-        }
-        Some(value) => {
-            size::parse_bytes(value).map(drop).map_err(|error| wrong(format!("error parsing max-buffer-size: {error}")))
-        }
+        Some(_) => Err(wrong("logger: max-buffer-size option is only supported with 'mode=non-blocking'".to_owned())),
         None => Ok(()),
     }
 }

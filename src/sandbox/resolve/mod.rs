@@ -7,6 +7,7 @@
 mod blocks;
 mod image;
 mod logging;
+mod machine;
 mod mount_text;
 mod mounts;
 mod namespaces;
@@ -23,6 +24,7 @@ use crate::config::CreateRequest;
 use crate::facts::{ImageFacts, MachineFacts};
 use crate::id::Id;
 use crate::isolation;
+use crate::log_attributes::log_attributes;
 use crate::settings::Settings;
 use crate::spec::{ImageRecord, MountPoint, SCHEMA, SandboxSpec};
 use crate::timestamp::Timestamp;
@@ -100,6 +102,7 @@ pub fn resolve(request: CreateRequest, context: Context<'_>) -> Result<(SandboxS
     let mut resolver = Resolver { request, context, warnings: Vec::new() };
     unsupported::check(&resolver.request)?;
     let isolation = isolation(&mut resolver)?;
+    machine::check(&resolver.request, isolation.isolation)?;
     namespaces::conflicts(&resolver.request)?;
     portable::check(&resolver.request.config)?;
     logging::restart(&mut resolver.request.host_config)?;
@@ -134,6 +137,8 @@ pub fn resolve(request: CreateRequest, context: Context<'_>) -> Result<(SandboxS
         mounts,
         security,
     };
+    machine::check_decided(&spec)?;
+    log_attributes(&spec).map_err(|message| Invalid::new("HostConfig.LogConfig", message))?;
     Ok((spec, warnings))
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Store, StoreError, files};
+use super::{ASIDE, ASIDE_WITH_VOLUMES, Store, StoreError, files, read_json};
 use crate::id::Id;
-use crate::spec::SandboxSpec;
+use crate::spec::{self, SandboxSpec};
 
 /// A container of a list.
 #[derive(Debug)]
@@ -17,6 +17,15 @@ pub struct Listed {
     pub id: Id,
     /// Its specification, or why it cannot be read.
     pub spec: Result<SandboxSpec, StoreError>,
+}
+
+/// A container whose removal has begun.
+#[derive(Debug)]
+pub struct LeftAside {
+    /// Its files.
+    pub files: PathBuf,
+    /// Its specification, where its anonymous volumes are to be removed first.
+    pub volumes_of: Option<SandboxSpec>,
 }
 
 impl Store {
@@ -100,6 +109,27 @@ impl Store {
         Ok(ids)
     }
 
+    /// Containers whose removal has begun and not ended, whether somebody is at it or not.
+    pub fn left_aside(&self) -> Result<Vec<LeftAside>, StoreError> {
+        let directory = self.containers();
+        let failed = |source| StoreError::io("list", &directory, source);
+        let mut left = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if !name.starts_with(ASIDE) {
+                continue;
+            }
+            let files = directory.join(&name);
+            // Its description may be gone already; then so are its volumes, which are removed first.
+            let spec = match name.starts_with(ASIDE_WITH_VOLUMES) {
+                true => read_json(&files.join("container.json"), spec::SCHEMA)?,
+                false => None,
+            };
+            left.push(LeftAside { files, volumes_of: spec });
+        }
+        Ok(left)
+    }
+
     fn sweep_unfinished(&self) -> Result<(), StoreError> {
         let directory = self.containers();
         let failed = |source| StoreError::io("list", &directory, source);
@@ -107,7 +137,7 @@ impl Store {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
-            if name.starts_with(".removed-") || (name.starts_with(".new-") && is_abandoned(&path)) {
+            if name.starts_with(".new-") && is_abandoned(&path) {
                 super::remove_tree(&path)?;
             }
         }

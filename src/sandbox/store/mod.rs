@@ -27,8 +27,13 @@ use crate::spec::{self, SandboxSpec};
 use crate::state::{self, State};
 
 pub use files::{Durability, Lock};
-pub(crate) use files::{lock, make_directory, read_json, write_json};
-pub use lookup::Listed;
+pub(crate) use files::{lock, make_directory, read_json, try_lock, write_json};
+pub use lookup::{LeftAside, Listed};
+
+/// Name before the id of a container that is being removed.
+pub(crate) const ASIDE: &str = ".removed-";
+/// The same for one whose anonymous volumes go with it.
+const ASIDE_WITH_VOLUMES: &str = ".removed-v-";
 
 /// Why the store cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -321,8 +326,17 @@ impl Store {
     }
 
     /// Forgets a container and says where its files are now, for the caller to remove. What a crash leaves there is
-    /// removed by [`Store::orphans`].
+    /// found by [`Store::left_aside`].
     pub fn set_aside(&self, id: &Id) -> Result<PathBuf, StoreError> {
+        self.move_aside(id, self.containers().join(format!("{ASIDE}{id}")))
+    }
+
+    /// The same, for a container whose anonymous volumes go as well: whoever finds it after a crash knows that.
+    pub fn set_aside_with_volumes(&self, id: &Id) -> Result<PathBuf, StoreError> {
+        self.move_aside(id, self.containers().join(format!("{ASIDE_WITH_VOLUMES}{id}")))
+    }
+
+    fn move_aside(&self, id: &Id, doomed: PathBuf) -> Result<PathBuf, StoreError> {
         self.release_names(id)?;
         let files = self.files(id);
         let directory = &files.directory;
@@ -333,7 +347,6 @@ impl Store {
             Err(error) => return Err(error),
         };
         // First aside, so that nobody meets half of it.
-        let doomed = self.containers().join(format!(".removed-{id}"));
         match fs::rename(directory, &doomed) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             // A removal before this one did not finish: what it left is removed first.

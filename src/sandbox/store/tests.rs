@@ -204,13 +204,28 @@ fn what_a_crash_leaves_is_an_orphan_and_no_container() {
     assert_eq!(store.orphans().unwrap(), std::slice::from_ref(&spec.id));
     store.remove(&spec.id).unwrap();
     assert!(store.orphans().unwrap().is_empty());
-    // Half-made and half-removed directories are swept away.
-    for name in [format!(".removed-{}", spec.id), format!(".new-{}", spec.id)] {
-        fs::create_dir(store.root().join("containers").join(&name)).unwrap();
-        fs::write(store.root().join("containers").join(&name).join("lock"), "").unwrap();
-    }
+    // A half-made directory is swept away.
+    let unfinished = store.root().join("containers").join(format!(".new-{}", spec.id));
+    fs::create_dir(&unfinished).unwrap();
+    fs::write(unfinished.join("lock"), "").unwrap();
     assert!(store.orphans().unwrap().is_empty());
-    assert_eq!(fs::read_dir(store.root().join("containers")).unwrap().count(), 0);
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn what_is_being_removed_is_found_and_says_whether_its_volumes_go() {
+    let (_directory, store) = store();
+    let (kept, gone) = (spec("kept"), spec("gone"));
+    store.create(&kept, Durability::Rebuildable).unwrap();
+    store.create(&gone, Durability::Rebuildable).unwrap();
+    assert!(store.left_aside().unwrap().is_empty());
+    store.set_aside(&kept.id).unwrap();
+    store.set_aside_with_volumes(&gone.id).unwrap();
+    assert!(store.list().unwrap().is_empty() && store.orphans().unwrap().is_empty());
+    let left = store.left_aside().unwrap();
+    assert_eq!(left.len(), 2);
+    let with_volumes: Vec<_> = left.iter().filter_map(|left| left.volumes_of.as_ref()).map(|spec| &spec.id).collect();
+    assert_eq!(with_volumes, [&gone.id]);
 }
 
 #[test]

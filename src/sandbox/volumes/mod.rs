@@ -19,17 +19,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Id;
 use crate::spec::{MountKind, SandboxSpec};
-use crate::store::{Durability, Lock, Store, StoreError, lock, make_directory, read_json, write_json};
+use crate::store::{ASIDE, Durability, Lock, Store, StoreError, lock, make_directory, read_json, try_lock, write_json};
 use crate::timestamp::Timestamp;
 
 /// Version of the stored form.
 const SCHEMA: u32 = 1;
+/// Name before that of a volume while it is made.
+const NEW: &str = ".new-";
 /// Bytes.
 const LONGEST: usize = 200;
 /// The label that Docker gives to volumes that nobody named.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 /// File systems that an option `type` may name. Network file systems are mounted by the kernel alone.
-const TYPES: [&str; 3] = ["tmpfs", "nfs", "none"];
+const TYPES: [&str; 4] = ["tmpfs", "nfs", "nfs4", "none"];
 
 /// Why a volume cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -245,9 +247,9 @@ impl Volumes {
             return same(existing, &volume);
         }
         let directory = self.directory(&volume.name);
-        let unfinished = self.directory(&format!(".new-{}", volume.name));
+        let unfinished = self.directory(&format!("{NEW}{}", volume.name));
         remove_tree(&unfinished)?;
-        // Left by a removal that did not finish: its description is gone, so its content is nobody's.
+        // Without its description its content is nobody's.
         remove_tree(&directory)?;
         make_directory(&unfinished)?;
         make_data(&unfinished.join("_data"))?;
@@ -290,7 +292,8 @@ impl Volumes {
         Ok(volumes)
     }
 
-    /// Removes a volume that no container names. With a mount on it the caller has unmounted it before.
+    /// Removes a volume that no container names. Where it stands for a mount that is still there, it stays: what is
+    /// mounted is never removed.
     pub fn remove(&self, store: &Store, name: &str) -> Result<(), VolumeError> {
         let volume = self.get(name)?;
         let _lock = self.lock()?;
@@ -299,14 +302,56 @@ impl Volumes {
             return Err(VolumeError::InUse { name: name.to_owned(), users });
         }
         let directory = self.directory(&volume.name);
-        let description = directory.join("volume.json");
-        // Without its description it is no volume; what a crash leaves after this is removed by the next maker.
-        if let Err(source) = fs::remove_file(&description)
-            && source.kind() != ErrorKind::NotFound
-        {
-            return Err(StoreError::io("remove", &description, source).into());
+        if volume.mount().is_some() {
+            // Always empty when nothing is mounted; a mount point is busy (rmdir(2)).
+            let data = self.data(&volume.name);
+            match fs::remove_dir(&data) {
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &data, source).into());
+                }
+                _ => {}
+            }
         }
-        Ok(remove_tree(&directory)?)
+        let doomed = self.directory(&format!("{ASIDE}{}", volume.name));
+        remove_tree(&doomed)?;
+        // Under another name it is no volume; what a crash leaves of it is swept away.
+        match fs::rename(&directory, &doomed) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &directory, source).into())
+            }
+            _ => Ok(remove_tree(&doomed)?),
+        }
+    }
+
+    /// Removes what crashes have left of volumes that were being made or removed. Costs one directory listing where
+    /// there is nothing; what somebody is working on stays.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        if self.unfinished()?.is_empty() {
+            return Ok(());
+        }
+        let Some(_lock) = try_lock(&self.root.join("volumes.lock"))? else { return Ok(()) };
+        self.unfinished()?.iter().try_for_each(|path| remove_tree(path))
+    }
+
+    /// Volumes under the names that they have while they are made or removed.
+    fn unfinished(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let directory = self.root.join("volumes");
+        let failed = |source| StoreError::io("list", &directory, source);
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(failed(source)),
+        };
+        let mut unfinished = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(NEW) || name.starts_with(ASIDE) {
+                unfinished.push(entry.path());
+            }
+        }
+        Ok(unfinished)
     }
 
     /// Removes unused volumes and says which. `matches` is the filter of the user (labels).

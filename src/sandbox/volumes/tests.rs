@@ -142,3 +142,20 @@ fn what_a_crash_left_does_not_come_back() {
     assert!(!volumes.data("data").join("old").exists());
     assert_eq!(testing::volume_mount("data", "/x").kind, MountKind::Volume);
 }
+
+#[test]
+fn what_a_crash_left_is_swept_away_and_what_is_in_the_making_is_not() {
+    let (_directory, store, volumes) = open();
+    volumes.create(named("kept"), Timestamp::NEVER).unwrap();
+    let left = [".new-a", ".removed-b"].map(|name| store.root().join("volumes").join(name));
+    for path in &left {
+        fs::create_dir_all(path.join("_data")).unwrap();
+    }
+    let making = volumes.lock().unwrap();
+    volumes.sweep().unwrap();
+    assert!(left.iter().all(|path| path.exists()));
+    drop(making);
+    volumes.sweep().unwrap();
+    assert!(!left.iter().any(|path| path.exists()));
+    assert_eq!(volumes.list().unwrap().len(), 1);
+}

@@ -1,16 +1,21 @@
 //! What a running device works with: the guest's memory, its queues, the way to interrupt, and the files it watches.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::device::DeviceError;
+
+/// Flag of the available ring: the driver wants no interrupts.
+const NO_INTERRUPT: u16 = VRING_AVAIL_F_NO_INTERRUPT as u16;
 
 /// Bit of `InterruptStatus`: a used buffer (virtio specification 4.2.2).
 pub const INTERRUPT_USED: u32 = 1;
@@ -21,6 +26,7 @@ pub const INTERRUPT_CONFIG: u32 = 2;
 #[derive(Clone, Debug)]
 pub struct Interrupt {
     status: Arc<AtomicU32>,
+    generation: Arc<AtomicU32>,
     line: Arc<EventFd>,
 }
 
@@ -28,7 +34,7 @@ impl Interrupt {
     /// An interrupt that writes to `line`, which KVM turns into an interrupt of the guest (`KVM_IRQFD`).
     #[must_use]
     pub fn new(line: EventFd) -> Self {
-        Self { status: Arc::default(), line: Arc::new(line) }
+        Self { status: Arc::default(), generation: Arc::default(), line: Arc::new(line) }
     }
 
     /// The eventfd that stands for the line.
@@ -48,8 +54,18 @@ impl Interrupt {
         self.status.fetch_and(!reasons, Ordering::SeqCst);
     }
 
+    /// How often the configuration has changed: the register `ConfigGeneration`, by which a driver sees that what it read
+    /// piece by piece belongs together.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
     /// Raises the line for these reasons.
     pub fn raise(&self, reasons: u32) -> Result<(), DeviceError> {
+        if reasons & INTERRUPT_CONFIG != 0 {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
         self.status.fetch_or(reasons, Ordering::SeqCst);
         self.line.write(1).map_err(DeviceError::host("raise an interrupt"))
     }
@@ -106,6 +122,10 @@ pub struct Io {
     pub features: u64,
     interrupt: Interrupt,
     poll: Arc<Epoll>,
+    /// For each queue, how many buffers it had used when the driver was told last, or could have been.
+    told: Vec<u16>,
+    /// What is watched has changed, so that readiness that was reported before may be of a file that is gone.
+    changed: Cell<bool>,
 }
 
 impl Io {
@@ -118,15 +138,34 @@ impl Io {
         interrupt: Interrupt,
         poll: Arc<Epoll>,
     ) -> Self {
-        Self { memory, queues, features, interrupt, poll }
+        let told = queues.iter().map(QueueT::next_used).collect();
+        Self { memory, queues, features, interrupt, poll, told, changed: Cell::new(false) }
     }
 
-    /// Tells the driver that buffers of the queue were used, unless it has asked not to be told.
+    /// Tells the driver that buffers of the queue were used, if there are new ones, unless it has asked not to be told
+    /// (section 2.7.10). Not `Queue::needs_notification`: that counts what went through `Queue::add_used` alone, not
+    /// buffers given back together, and does not know the flag of drivers without `VIRTIO_F_EVENT_IDX`.
     pub fn signal_used(&mut self, queue: usize) -> Result<(), DeviceError> {
-        if self.queues[queue].needs_notification(&self.memory)? {
+        let (old, new) = (self.told[queue], self.queues[queue].next_used());
+        self.told[queue] = new;
+        if new != old && self.wants_interrupt(&self.queues[queue], old)? {
             self.interrupt.raise(INTERRUPT_USED)?;
         }
         Ok(())
+    }
+
+    fn wants_interrupt(&self, queue: &Queue, old: u16) -> Result<bool, DeviceError> {
+        let ring = GuestAddress(queue.avail_ring());
+        // The driver writes its wish, then looks at the used ring: here it is the other way round.
+        fence(Ordering::SeqCst);
+        if !queue.event_idx_enabled() {
+            let flags = u16::from_le(self.memory.load(ring, Ordering::Relaxed)?);
+            return Ok(flags & NO_INTERRUPT == 0);
+        }
+        let at = ring.checked_add(4 + 2 * u64::from(queue.size())).ok_or(virtio_queue::Error::AddressOverflow)?;
+        let event = u16::from_le(self.memory.load(at, Ordering::Relaxed)?);
+        let new = queue.next_used();
+        Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
     }
 
     /// Tells the driver that the configuration space has changed.
@@ -143,12 +182,19 @@ impl Io {
 
     /// Changes what of a watched file is waited for.
     pub fn rewatch(&self, file: BorrowedFd<'_>, token: u64, interest: Interest) -> Result<(), DeviceError> {
+        self.changed.set(true);
         self.poll.modify(file, &mut EpollEvent::new(interest.flags(), token)).map_err(watching)
     }
 
     /// Stops watching a file. Must come before the last descriptor of it is closed.
     pub fn unwatch(&self, file: BorrowedFd<'_>) -> Result<(), DeviceError> {
+        self.changed.set(true);
         self.poll.delete(file).map_err(watching)
+    }
+
+    /// For the device's thread: whether something was unwatched or changed since the last time it asked.
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.take()
     }
 }
 

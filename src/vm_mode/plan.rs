@@ -1,0 +1,119 @@
+//! What the agent is told to make: the container's plan with the guest's paths, and how the guest is furnished for it.
+
+use std::path::PathBuf;
+
+use sbx_container::plan::{ContainerPlan, Resources};
+use sbx_network::EtcFiles;
+use sbx_protocol::guest::{CreateRequest, Furnishing, OverlayRoot, Uplink};
+use sbx_sandbox::facts::MachineFacts;
+use sbx_sandbox::plan::PlanExtras;
+use sbx_sandbox::spec::{HostPaths, SandboxSpec};
+
+use crate::devices;
+use crate::error::Error;
+use crate::shares::Shared;
+
+/// Where layers are mounted in the guest.
+const LAYERS: &str = "/run/sbx/layers";
+/// Where the writable disk is mounted in the guest.
+const WRITABLE: &str = "/run/sbx/writable";
+/// Where the files are that the container sees below `/etc`.
+const FILES: &str = "/run/sbx/files";
+
+/// Block devices of the machine, as the guest names them.
+#[derive(Clone, Debug)]
+pub(crate) struct Disks {
+    /// Of each layer, lowest first.
+    pub(crate) layers: Vec<String>,
+    /// Of the writable layer.
+    pub(crate) writable: String,
+}
+
+/// A container's way to the network.
+#[derive(Clone, Debug)]
+pub(crate) struct Card {
+    pub(crate) uplink: Uplink,
+    pub(crate) interface: sbx_container::plan::Interface,
+}
+
+/// Everything that a request is made of.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) spec: &'a SandboxSpec,
+    /// The guest's.
+    pub(crate) machine: &'a MachineFacts,
+    pub(crate) files: &'a EtcFiles,
+    pub(crate) disks: &'a Disks,
+    pub(crate) shared: &'a Shared,
+    pub(crate) card: Option<Card>,
+}
+
+/// The request, and what the host's control group is to enforce.
+pub(crate) fn create_request(parts: Parts<'_>) -> Result<(CreateRequest, Resources), Error> {
+    devices::check(&parts.spec.host_config)?;
+    let paths = HostPaths {
+        resolv_conf: Some(file("resolv.conf")),
+        hostname: Some(file("hostname")),
+        hosts: Some(file("hosts")),
+        mount_sources: parts.shared.sources.clone(),
+        devices: devices::look_up(&parts.spec.host_config),
+        ..HostPaths::default()
+    };
+    let config = sbx_sandbox::oci::runtime_config(parts.spec, parts.machine, &paths)?;
+    let mut extras = PlanExtras::of(parts.spec);
+    extras.interfaces = parts.card.iter().map(|card| card.interface.clone()).collect();
+    let mut plan = sbx_sandbox::plan::plan(&config, extras)?;
+    plan.process.stdin = parts.spec.config.open_stdin;
+    let host = split_resources(&mut plan);
+    let request = CreateRequest {
+        furnishings: furnishings(&parts),
+        root: OverlayRoot {
+            layers: (0..parts.disks.layers.len()).map(|number| format!("{LAYERS}/{number}")).collect(),
+            writable: WRITABLE.into(),
+        },
+        uplinks: parts.card.into_iter().map(|card| card.uplink).collect(),
+        plan,
+    };
+    Ok((request, host))
+}
+
+fn file(name: &str) -> PathBuf {
+    [FILES, name].iter().collect()
+}
+
+fn furnishings(parts: &Parts<'_>) -> Vec<Furnishing> {
+    let mount = |source: &str, fstype: &str, target: String, read_only: bool, options: &[&str]| Furnishing::Mount {
+        source: source.to_owned(),
+        fstype: fstype.to_owned(),
+        target,
+        read_only,
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+    };
+    let mut steps: Vec<Furnishing> = Vec::new();
+    for (number, device) in parts.disks.layers.iter().enumerate() {
+        steps.push(mount(device, "erofs", format!("{LAYERS}/{number}"), true, &[]));
+    }
+    steps.push(mount(&parts.disks.writable, "ext4", WRITABLE.into(), false, &["discard"]));
+    steps.push(Furnishing::Directory { path: FILES.into(), mode: 0o755 });
+    let etc = parts.files;
+    for (name, text) in [("hostname", &etc.hostname), ("hosts", &etc.hosts), ("resolv.conf", &etc.resolv_conf)] {
+        let path = file(name).to_string_lossy().into_owned();
+        steps.push(Furnishing::File { path, mode: 0o644, contents: text.clone().into_bytes() });
+    }
+    steps.extend(parts.shared.furnishings.iter().cloned());
+    steps
+}
+
+/// Takes what only the host can enforce out of the plan: which processors and how fast the disks. Processor time is
+/// enforced on both sides, so that the machine itself cannot exceed it either.
+fn split_resources(plan: &mut ContainerPlan) -> Resources {
+    let guest = &mut plan.cgroup.resources;
+    let mut host =
+        Resources { cpu: guest.cpu.clone(), block: std::mem::take(&mut guest.block), ..Resources::default() };
+    guest.cpu.cpus.clear();
+    guest.cpu.mems.clear();
+    // Real-time scheduling of version 1 has no meaning for the machine's threads.
+    host.cpu.realtime_runtime = None;
+    host.cpu.realtime_period = None;
+    host
+}

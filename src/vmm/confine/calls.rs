@@ -1,0 +1,232 @@
+//! Which system calls each thread of a machine may make. A thread that makes another is taken over by its guest, and the
+//! process ends.
+//!
+//! The lists hold what the C libraries (GNU, musl) make of what the threads do, allocator and locks included.
+
+use libc::{
+    PROT_EXEC, SYS_accept4, SYS_brk, SYS_capget, SYS_capset, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close,
+    SYS_connect, SYS_copy_file_range, SYS_dup, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
+    SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fchdir, SYS_fchmod, SYS_fchmodat, SYS_fchown, SYS_fchownat, SYS_fcntl,
+    SYS_fdatasync, SYS_fgetxattr, SYS_flistxattr, SYS_flock, SYS_fremovexattr, SYS_fsetxattr, SYS_fstat, SYS_fstatfs,
+    SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getdents64, SYS_getpid, SYS_getrandom, SYS_getsockopt, SYS_gettid,
+    SYS_gettimeofday, SYS_getxattr, SYS_ioctl, SYS_linkat, SYS_listxattr, SYS_lseek, SYS_madvise, SYS_mkdirat,
+    SYS_mknodat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_msync, SYS_munmap, SYS_nanosleep, SYS_newfstatat, SYS_openat,
+    SYS_openat2, SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev,
+    SYS_pwritev2, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_removexattr, SYS_renameat2,
+    SYS_restart_syscall, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_setfsgid,
+    SYS_setfsuid, SYS_setxattr, SYS_shutdown, SYS_sigaltstack, SYS_socketpair, SYS_statx, SYS_symlinkat, SYS_syncfs,
+    SYS_tgkill, SYS_timerfd_settime, SYS_tkill, SYS_umask, SYS_unlinkat, SYS_unshare, SYS_utimensat, SYS_write,
+    SYS_writev,
+};
+
+use crate::confine::bpf::Call;
+
+const fn any(number: libc::c_long) -> Call {
+    Call::any(number)
+}
+
+/// An ioctl by its request.
+const fn ioctl(request: u32) -> Call {
+    Call::only(SYS_ioctl, 1, u32::MAX, request)
+}
+
+/// Memory that is not executable.
+const fn data_only(number: libc::c_long) -> Call {
+    Call::only(number, 2, PROT_EXEC as u32, 0)
+}
+
+/// What every thread does: locks, memory, eventfds, signals, the end.
+const ALWAYS: &[Call] = &[
+    any(SYS_futex),
+    any(SYS_read),
+    any(SYS_write),
+    any(SYS_writev),
+    any(SYS_close),
+    any(SYS_madvise),
+    any(SYS_munmap),
+    any(SYS_mremap),
+    any(SYS_brk),
+    data_only(SYS_mmap),
+    data_only(SYS_mprotect),
+    any(SYS_rt_sigreturn),
+    any(SYS_rt_sigprocmask),
+    any(SYS_sigaltstack),
+    any(SYS_restart_syscall),
+    any(SYS_sched_yield),
+    any(SYS_clock_gettime),
+    any(SYS_gettimeofday),
+    any(SYS_getrandom),
+    any(SYS_gettid),
+    any(SYS_exit),
+    any(SYS_exit_group),
+];
+
+/// Requests of KVM: everything on a machine and its processors, which no other file of ours answers to.
+const KVM_ANY: Call = Call::only(SYS_ioctl, 1, 0xff00, 0xae00);
+const KVM_RUN: u32 = 0xae80;
+const KVM_GET_REGS: u32 = 0x8090_ae81;
+const KVM_GET_SREGS: u32 = 0x8138_ae83;
+const KVM_TRANSLATE: u32 = 0xc018_ae85;
+
+/// A vCPU's thread runs its guest, and may have to tell what it did at last.
+pub(super) const VCPU: &[&[Call]] =
+    &[&[ioctl(KVM_RUN)], ALWAYS, &[ioctl(KVM_GET_REGS), ioctl(KVM_GET_SREGS), ioctl(KVM_TRANSLATE)]];
+
+/// The main thread waits, answers its owner, interrupts vCPUs, and saves the machine to a file that it is given.
+pub(super) const MAIN: &[&[Call]] = &[
+    ALWAYS,
+    &[
+        any(SYS_poll),
+        any(SYS_ppoll),
+        any(SYS_recvmsg),
+        any(SYS_sendmsg),
+        any(SYS_sendto),
+        any(SYS_getpid),
+        any(SYS_tgkill),
+        any(SYS_tkill),
+        any(SYS_ftruncate),
+        any(SYS_pwrite64),
+        KVM_ANY,
+    ],
+];
+
+/// What a device's thread waits with.
+const DEVICE: &[Call] =
+    &[any(SYS_epoll_wait), any(SYS_epoll_pwait), any(SYS_epoll_ctl), any(SYS_epoll_create1), any(SYS_timerfd_settime)];
+
+const READ_WRITE: &[Call] = &[
+    any(SYS_pread64),
+    any(SYS_pwrite64),
+    any(SYS_preadv),
+    any(SYS_pwritev),
+    any(SYS_preadv2),
+    any(SYS_pwritev2),
+    any(SYS_readv),
+    any(SYS_fdatasync),
+    any(SYS_fsync),
+    any(SYS_fallocate),
+    any(SYS_lseek),
+    any(SYS_fstat),
+];
+
+/// What of checksums and segments a tap device may leave to others, and the size of the header that says so.
+const TUNSETOFFLOAD: u32 = 0x4004_54d0;
+const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
+const NET: &[Call] = &[any(SYS_readv), ioctl(TUNSETOFFLOAD), ioctl(TUNSETVNETHDRSZ)];
+
+const FIONBIO: u32 = 0x5421;
+const FIONREAD: u32 = 0x541b;
+/// Unix sockets only.
+const SOCKETS: &[Call] = &[
+    Call::only(SYS_socketpair, 0, u32::MAX, libc::AF_UNIX as u32),
+    any(SYS_connect),
+    any(SYS_accept4),
+    any(SYS_recvfrom),
+    any(SYS_recvmsg),
+    any(SYS_sendto),
+    any(SYS_sendmsg),
+    any(SYS_readv),
+    any(SYS_shutdown),
+    any(SYS_getsockopt),
+    any(SYS_fcntl),
+    any(SYS_fchdir),
+    any(SYS_clock_nanosleep),
+    any(SYS_nanosleep),
+    ioctl(FIONBIO),
+    ioctl(FIONREAD),
+];
+
+const FILE_SYSTEM: &[Call] = &[
+    any(SYS_openat2),
+    any(SYS_openat),
+    any(SYS_statx),
+    any(SYS_newfstatat),
+    any(SYS_fstatfs),
+    any(SYS_syncfs),
+    any(SYS_readlinkat),
+    any(SYS_getdents64),
+    any(SYS_mkdirat),
+    any(SYS_mknodat),
+    any(SYS_linkat),
+    any(SYS_symlinkat),
+    any(SYS_unlinkat),
+    any(SYS_renameat2),
+    any(SYS_fchmod),
+    any(SYS_fchmodat),
+    any(SYS_fchown),
+    any(SYS_fchownat),
+    any(SYS_utimensat),
+    any(SYS_ftruncate),
+    any(SYS_copy_file_range),
+    any(SYS_getxattr),
+    any(SYS_setxattr),
+    any(SYS_listxattr),
+    any(SYS_removexattr),
+    any(SYS_fgetxattr),
+    any(SYS_fsetxattr),
+    any(SYS_flistxattr),
+    any(SYS_fremovexattr),
+    any(SYS_flock),
+    any(SYS_fcntl),
+    any(SYS_dup),
+    // Working directory, umask and file system ids of this thread alone.
+    Call::only(SYS_unshare, 0, u32::MAX, libc::CLONE_FS as u32),
+    any(SYS_fchdir),
+    any(SYS_umask),
+    any(SYS_setfsuid),
+    any(SYS_setfsgid),
+    any(SYS_capget),
+    any(SYS_capset),
+    Call::only(SYS_prctl, 0, u32::MAX, libc::PR_GET_SECUREBITS as u32),
+    Call::only(SYS_prctl, 0, u32::MAX, libc::PR_SET_SECUREBITS as u32),
+];
+
+const PERSISTENT: &[Call] = &[any(SYS_msync)];
+const CONSOLE: &[Call] = &[any(SYS_readv), ioctl(FIONBIO)];
+const BALLOON: &[Call] = &[any(SYS_fallocate)];
+
+/// The calls of a device's thread, by the device's kind (virtio specification, section 5).
+pub(super) fn device(kind: u32) -> Vec<&'static [Call]> {
+    let mut lists = vec![DEVICE, ALWAYS];
+    match kind {
+        1 => lists.push(NET),
+        2 | 27 => lists.extend([READ_WRITE, PERSISTENT]),
+        3 => lists.push(CONSOLE),
+        5 => lists.push(BALLOON),
+        19 => lists.push(SOCKETS),
+        26 => lists.extend([READ_WRITE, FILE_SYSTEM]),
+        _ => {}
+    }
+    lists
+}
+
+#[cfg(test)]
+mod tests {
+    use libc::{SYS_execve, SYS_openat, SYS_ptrace, SYS_socket};
+
+    use super::{Call, MAIN, VCPU, device};
+
+    fn has(lists: &[&[Call]], number: libc::c_long) -> bool {
+        lists.concat().iter().any(|call| call.number == number)
+    }
+
+    #[test]
+    fn files_are_opened_only_by_the_one_who_shares_them() {
+        for kind in [1, 2, 3, 4, 5, 19, 27, 99] {
+            assert!(!has(&device(kind), SYS_openat), "kind {kind}");
+        }
+        assert!(has(&device(26), SYS_openat));
+        assert!(!has(VCPU, SYS_openat) && !has(MAIN, SYS_openat));
+    }
+
+    #[test]
+    fn nobody_starts_programs() {
+        let mut all: Vec<Vec<&[Call]>> = (0..64).map(device).collect();
+        all.extend([VCPU.to_vec(), MAIN.to_vec()]);
+        for lists in all {
+            assert!(!has(&lists, SYS_execve) && !has(&lists, SYS_ptrace));
+            let sockets = lists.concat().into_iter().filter(|call| call.number == SYS_socket);
+            assert!(sockets.into_iter().all(|call| call.condition.is_some()));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A machine: put together ([`Builder`]), confined, run to its end ([`Machine::run`]), and told what to do meanwhile by a
+//! socket ([`Remote`]).
+//!
+//! Everything happens in one process, which may be forked from a process with a single thread: KVM binds a machine to
+//! the address space that made it, so nothing of it is made before the fork.
+
+mod build;
+mod control;
+mod events;
+mod processors;
+mod run;
+mod save;
+mod sys;
+
+use serde::{Deserialize, Serialize};
+
+pub use build::{Boot, Builder, Initrd};
+pub use control::{Remote, pair};
+pub use run::Machine;
+pub use save::SavedMachine;
+
+/// What a machine is; plain data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineConfig {
+    /// Memory in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// Number of processors, from 1 to 64.
+    pub vcpus: usize,
+    /// For how many devices there are addresses, at least. Those that no device has are told to the guest's kernel too, whose
+    /// driver finds nobody there; when a restored machine has a device at such an address, the guest has only to let the
+    /// driver look again (a write of `virtio-mmio.N` to `/sys/bus/platform/drivers/virtio-mmio/bind`).
+    pub addresses: usize,
+    /// Words for the kernel's command line. Without a `console=` among them there is no output.
+    pub command_line: String,
+    /// How many bytes of the serial port's output are kept.
+    pub serial_limit: u64,
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The guest switched the machine off, with a status (see `layout::POWER`).
+    PowerOff(u8),
+    /// The guest asked for a reset: what Linux does for `reboot`, and after a panic.
+    Reset,
+    /// The guest cannot go on: a triple fault, or something that KVM or the processor refuses.
+    Crash(String),
+    /// Somebody told the machine to stop.
+    Stopped,
+    /// The other end of the control socket is gone, and with it the machine's owner.
+    Abandoned,
+}
