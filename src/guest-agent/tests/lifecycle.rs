@@ -27,7 +27,7 @@ fn a_container_runs_in_namespaces_of_its_own_on_its_own_root() {
     let Some(agent) = Agent::start() else { return };
     let mut control = agent.control();
     let script = "echo $$; hostname; touch /new && echo made; cat /proc/self/oom_score_adj; \
-                  grep SigIgn /proc/self/status; ls /proc/self/fd | wc -l; awk '$5==\"/\"{print $9,$10}' /proc/self/mountinfo";
+                  grep SigIgn /proc/self/status; ls /proc/self/fd | wc -l; awk '$5==\"/\"{print $(NF-2),$(NF-1)}' /proc/self/mountinfo";
     control.create(create_request(&agent, 'a', &["sh", "-c", script]));
     let session = control.attach(&agent, 'a', &OUTPUTS);
     control.start('a').unwrap();

@@ -1,7 +1,7 @@
 //! A card of the machine becomes an interface of a container. The card is one end of a veth pair, whose other end is what the
 //! host would be.
 
-use sbx_container::plan::Interface;
+use sbx_container::plan::{Capabilities, Interface};
 use sbx_protocol::guest::{CreateRequest, Uplink};
 use sbx_protocol::{Reply, Request};
 
@@ -42,8 +42,11 @@ fn a_container_has_its_own_interface_and_reaches_what_is_beyond_the_card() {
     assert!(said.contains("10.99.0.2/24"), "{said}");
     assert!(said.contains("default via 10.99.0.1 dev eth0"), "{said}");
     assert!(said.ends_with("eth0\nlo\n"), "only its own: {said}");
-    let (code, said) =
-        control.run(&agent, exec_request('a', &["arping", "-c", "1", "-w", "5", "-I", "eth0", "10.99.0.1"]));
+    let mut request = exec_request('a', &["arping", "-c", "1", "-w", "5", "-I", "eth0", "10.99.0.1"]);
+    let raw = || vec!["CAP_NET_RAW".to_owned()];
+    request.process.capabilities =
+        Capabilities { bounding: raw(), effective: raw(), permitted: raw(), ..Capabilities::default() };
+    let (code, said) = control.run(&agent, request);
     assert_eq!(code, 0, "{said}");
 
     let stats = match control.ask(&Request::Stats { container: id('a') }).unwrap() {
