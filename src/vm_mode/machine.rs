@@ -21,6 +21,7 @@ use sbx_vmm::machine::{Boot, Builder, Exit, Initrd, MachineConfig};
 use sbx_vmm::virtio::balloon::{Balloon, BalloonConfig};
 use sbx_vmm::virtio::blk::Extent;
 use sbx_vmm::virtio::blk::{Access, Blk, BlkConfig, Limits};
+use sbx_vmm::virtio::net;
 use sbx_vmm::virtio::rng::{Rng, RngConfig};
 use sbx_vmm::virtio::vsock::{self, Gate, InnerGate, Vsock};
 
@@ -269,8 +270,10 @@ fn run(parts: Parts, opened: Opened) -> Result<Exit, Error> {
     let extent = Extent::whole(parts.writable).map_err(Error::io("measure the writable layer"))?;
     let writable = Blk::new(disk("writable", Access::ReadWrite), vec![extent]).map_err(|error| device(&error))?;
     builder.add_device(Box::new(writable)).map_err(vmm)?;
-    if parts.tap.is_some() {
-        return Err(Error::Unsupported("a network card is not built yet: use --network none".into()));
+    if let Some(tap) = parts.tap {
+        let config = net::Config { mac: tap.card, mtu: tap.mtu };
+        let card = net::Net::new(config, tap.fd).map_err(|error| device(&error))?;
+        builder.add_device(Box::new(card)).map_err(vmm)?;
     }
     let config = vsock::Config { allowed_ports: parts.ports, ..vsock::Config::default() };
     let vsock = Vsock::new(config, opened.inner).map_err(|error| device(&error))?;

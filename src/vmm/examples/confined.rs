@@ -2,13 +2,14 @@
 //! or `confined UID GID wait`.
 
 use std::error::Error;
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::{env, thread};
 
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use sbx_vmm::confine::{Confinement, FILE_SERVER, Role};
 use vm_memory::MmapRegion;
 
@@ -37,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("confined");
     match deed {
         "nothing" => {}
-        "open" => println!("opened: {}", File::open("/").is_ok()),
+        "open" => println!("opened: {}", openat(AT_FDCWD, "/", OFlag::O_DIRECTORY, Mode::empty()).is_ok()),
         "socket" => println!("a socket: {}", UdpSocket::bind("127.0.0.1:0").is_ok()),
         "exec" => println!("a program: {}", Command::new("/bin/true").status().is_ok()),
         "thread" => println!("a thread: {}", thread::Builder::new().spawn(|| {}).is_ok()),

@@ -4,14 +4,18 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::device::DeviceError;
+
+/// Flag of the available ring: the driver wants no interrupts.
+const NO_INTERRUPT: u16 = VRING_AVAIL_F_NO_INTERRUPT as u16;
 
 /// Bit of `InterruptStatus`: a used buffer (virtio specification 4.2.2).
 pub const INTERRUPT_USED: u32 = 1;
@@ -118,6 +122,8 @@ pub struct Io {
     pub features: u64,
     interrupt: Interrupt,
     poll: Arc<Epoll>,
+    /// For each queue, how many buffers it had used when the driver was told last, or could have been.
+    told: Vec<u16>,
     /// What is watched has changed, so that readiness that was reported before may be of a file that is gone.
     changed: Cell<bool>,
 }
@@ -132,15 +138,34 @@ impl Io {
         interrupt: Interrupt,
         poll: Arc<Epoll>,
     ) -> Self {
-        Self { memory, queues, features, interrupt, poll, changed: Cell::new(false) }
+        let told = queues.iter().map(QueueT::next_used).collect();
+        Self { memory, queues, features, interrupt, poll, told, changed: Cell::new(false) }
     }
 
-    /// Tells the driver that buffers of the queue were used, unless it has asked not to be told.
+    /// Tells the driver that buffers of the queue were used, if there are new ones, unless it has asked not to be told
+    /// (section 2.7.10). Not `Queue::needs_notification`: that counts what went through `Queue::add_used` alone, not
+    /// buffers given back together, and does not know the flag of drivers without `VIRTIO_F_EVENT_IDX`.
     pub fn signal_used(&mut self, queue: usize) -> Result<(), DeviceError> {
-        if self.queues[queue].needs_notification(&self.memory)? {
+        let (old, new) = (self.told[queue], self.queues[queue].next_used());
+        self.told[queue] = new;
+        if new != old && self.wants_interrupt(&self.queues[queue], old)? {
             self.interrupt.raise(INTERRUPT_USED)?;
         }
         Ok(())
+    }
+
+    fn wants_interrupt(&self, queue: &Queue, old: u16) -> Result<bool, DeviceError> {
+        let ring = GuestAddress(queue.avail_ring());
+        // The driver writes its wish, then looks at the used ring: here it is the other way round.
+        fence(Ordering::SeqCst);
+        if !queue.event_idx_enabled() {
+            let flags = u16::from_le(self.memory.load(ring, Ordering::Relaxed)?);
+            return Ok(flags & NO_INTERRUPT == 0);
+        }
+        let at = ring.checked_add(4 + 2 * u64::from(queue.size())).ok_or(virtio_queue::Error::AddressOverflow)?;
+        let event = u16::from_le(self.memory.load(at, Ordering::Relaxed)?);
+        let new = queue.next_used();
+        Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
     }
 
     /// Tells the driver that the configuration space has changed.

@@ -15,6 +15,7 @@ pub(crate) mod driver;
 pub mod fs;
 pub mod io;
 pub mod mmio;
+pub mod net;
 pub mod pmem;
 mod queues;
 mod registers;

@@ -32,11 +32,16 @@ mod tests;
 
 pub use buffers::{Reader, Writer};
 pub use serve::{Again, Turn, serve};
+pub use sys::MOST_PIECES;
+
+use std::io;
+use std::os::fd::BorrowedFd;
 
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{
-    Address, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice,
+    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
+    VolatileSlice,
 };
 
 use crate::virtio::device::DeviceError;
@@ -115,6 +120,40 @@ impl<'m> Chain<'m> {
     pub fn put_back(self, queue: &mut Queue) {
         queue.go_to_previous_position();
     }
+}
+
+/// Gives several chains back as used, `(head, bytes written)`, so that the driver sees all of them or none: for an answer
+/// that is spread over them. A driver on another CPU may look at any instant (section 5.1.6.4.1: "all used buffers ... at
+/// the same time").
+pub fn finish_together(used: &[(u16, u32)], queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<(), DeviceError> {
+    let Some(((last, last_written), rest)) = used.split_last() else { return Ok(()) };
+    let (ring, size) = (GuestAddress(queue.used_ring()), queue.size());
+    let start = queue.next_used();
+    for (number, (head, written)) in (0..).zip(rest) {
+        // Section 2.7.8: two bytes of flags, two of index, then eight for each entry.
+        let place = start.wrapping_add(number) % size;
+        let at = ring.checked_add(4 + 8 * u64::from(place)).ok_or(virtio_queue::Error::AddressOverflow)?;
+        memory.write_obj([u32::from(*head).to_le(), written.to_le()], at)?;
+    }
+    queue.set_next_used(start.wrapping_add(rest.len() as u16));
+    // Writes the last entry and then the index, which makes all of them visible.
+    Ok(queue.add_used(memory, *last, *last_written)?)
+}
+
+/// Reads from a stream, a tap or the like into pieces of memory (`readv(2)`): for what takes more than one chain.
+pub fn read_stream<'m>(
+    stream: BorrowedFd<'_>,
+    mut pieces: impl Iterator<Item = VolatileSlice<'m>>,
+) -> io::Result<usize> {
+    sys::read(stream, buffers::At::Position, &mut pieces)
+}
+
+/// Writes pieces of memory to a stream, a tap or the like (`writev(2)`).
+pub fn write_stream<'m>(
+    stream: BorrowedFd<'_>,
+    mut pieces: impl Iterator<Item = VolatileSlice<'m>>,
+) -> io::Result<usize> {
+    sys::write(stream, buffers::At::Position, &mut pieces)
 }
 
 /// Whether all of a range is memory that a device may write to. The transport asks it of the used ring, and devices of

@@ -9,7 +9,7 @@ use vm_memory::VolatileSlice;
 use super::buffers::At;
 
 /// Most pieces in one call; more make a short transfer (`IOV_MAX`, limits.h).
-const MOST_PIECES: usize = 1024;
+pub const MOST_PIECES: usize = 1024;
 
 /// `preadv(2)` or `readv(2)`. Never made again by itself after an interruption: none is expected, and the caller knows.
 pub(super) fn read<'m>(
