@@ -166,7 +166,11 @@ impl Device for Net {
     }
 
     fn queue_ready(&mut self, queue: usize, io: &mut Io) -> Result<(), DeviceError> {
-        if queue == RX { self.receive(io)? } else { self.transmit(io)? }
+        if queue == RX {
+            self.receive(io)?
+        } else {
+            self.transmit(io)?
+        }
         self.rewatch(io)
     }
 
