@@ -46,7 +46,8 @@ fn paths() -> Vec<Case> {
         Case(
             "a name that is not UTF-8",
             vec![named(b"data/\xff\xfe")],
-            Shows("ls /data | od -An -tx1 | head -1 | cut -c1-6", " ff fe"),
+            // By the shell's own pattern: `ls` of busybox shows a question mark for what it cannot print.
+            Shows("cd /data; for f in *; do printf '%s\\n' \"$f\"; done | tail -1 | od -An -tx1", "ff fe 0a"),
         ),
         Case(
             "a name of 255 bytes",
@@ -59,7 +60,7 @@ fn paths() -> Vec<Case> {
         Case(
             "new lines and escape sequences in a name",
             vec![named(b"data/a\n\x1b[31mb")],
-            Shows("ls /data | wc -l", "3"),
+            Shows("cd /data; for f in *; do printf '%s\\n' \"$f\"; done | wc -l", "3"),
         ),
         Case("a PAX path that climbs out", vec![file("innocent").pax("path", "../../canary/climbed")], Either),
         Case("a file with a trailing slash", vec![named(b"data/slash/")], Either),
@@ -240,7 +241,6 @@ fn canary(m: &Machine) -> String {
 
 fn judge(m: &Machine, case: &Case) -> Option<String> {
     let Case(name, entries, verdict) = case;
-    m.load(&Image::busybox());
     let image = Image::busybox_under("test/hostile:1", vec![archive(entries)]);
     let loaded = m.sbx(&["load", "-q", "-i", &image.archive().to_string_lossy()]);
     let complaint = complaint(m, &loaded, verdict);
@@ -280,6 +280,7 @@ fn all_are_harmless(cases: &[Case]) {
         if !m.peer().is_sbx() {
             return support::skip("hostile layers", "Docker unpacks layers into the real file system");
         }
+        m.load(&Image::busybox());
         let before = canary(m);
         let mut faults: Vec<String> = cases.iter().filter_map(|case| judge(m, case)).collect();
         if canary(m) != before {
@@ -291,7 +292,6 @@ fn all_are_harmless(cases: &[Case]) {
 }
 
 #[test]
-#[ignore = "does not hold yet: open in issue 2"]
 fn hostile_paths_stay_inside() {
     all_are_harmless(&paths());
 }

@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use support::output::Running;
 use support::terminal::Terminal;
-use support::{BUSYBOX, DEADLINE, each_mode, eventually};
+use support::{BUSYBOX, DEADLINE, Machine, each_mode, eventually};
 
 /// Arguments after `run --rm`, and the exit code that Docker gives.
 const EXIT_CODES: [(&[&str], i32); 40] = [
@@ -343,5 +344,56 @@ fn twenty_at_once_each_give_their_own_output() {
         for (text, running) in running {
             assert_eq!(running.finish(DEADLINE).expect_ok().text(), text);
         }
+    });
+}
+
+/// A pipe whose other end is closed.
+fn unread() -> Stdio {
+    Stdio::from(std::io::pipe().expect("a pipe").1)
+}
+
+/// Runs a command whose standard output nobody reads any more; gives its exit code and its errors, where they are piped.
+fn end_of(m: &Machine, args: &[&str], errors: Stdio) -> (i32, String) {
+    let mut command = m.sbx_command(args);
+    command.stdin(Stdio::null()).stdout(unread()).stderr(errors);
+    let output = command.spawn().and_then(Child::wait_with_output).expect("the command runs");
+    (support::output::code(output.status), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn an_output_that_nobody_reads_ends_a_verb_quietly() {
+    each_mode(|m| {
+        let names = ["one", "two"];
+        for name in names {
+            m.detached(&["--name", name], &["sleep", "1000"]);
+        }
+        let quiet = (141, String::new()); // as after SIGPIPE
+        for args in [
+            &["images"][..],
+            &["ps"],
+            &["version"],
+            &["inspect", "one"],
+            &["create", "--name", "three", BUSYBOX],
+            &["run", "-d", "--name", "four", BUSYBOX, "sleep", "1000"],
+            &["start", "three"],
+            &["pause", "one", "two"],
+            &["unpause", "one", "two"],
+            &["restart", "-t", "0", "one"],
+        ] {
+            assert_eq!(end_of(m, args, Stdio::piped()), quiet, "{args:?}");
+        }
+        // What cannot be told is done all the same, to every name.
+        assert_eq!(end_of(m, &["kill", "one", "two"], Stdio::piped()), quiet);
+        for name in names {
+            m.await_inspect(name, "{{.State.Status}}", "exited");
+        }
+        assert_eq!(m.inspect("four", "{{.State.Status}}"), "running");
+        assert_eq!(end_of(m, &["rm", "-f", "one", "two", "three", "four"], Stdio::piped()), quiet);
+        assert_eq!(m.ok(&["ps", "-aq"]), "");
+        // A failure that cannot be told keeps its exit code.
+        for args in [&["rm", "nobody"][..], &["port", "nobody"], &["kill", "nobody", "none"]] {
+            assert_eq!(end_of(m, args, unread()).0, 1, "{args:?}");
+        }
+        assert_eq!(end_of(m, &["run", "--no-such-flag", BUSYBOX], unread()).0, 125);
     });
 }

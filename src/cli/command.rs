@@ -80,6 +80,8 @@ pub enum Command {
     PruneContainers(Prune),
     /// Show the state of the installation.
     Info(Format),
+    /// Tell what this machine can do.
+    Doctor(Doctor),
     /// Show versions.
     Version(Format),
     /// Download an image.
@@ -475,4 +477,13 @@ pub struct RemoveVolumes {
     pub names: Vec<String>,
     /// A missing one is no fault.
     pub force: bool,
+}
+
+/// `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    /// `--format`.
+    pub format: Format,
+    /// The exit status says whether virtual machines can be run, not processes.
+    pub needs_vm: bool,
 }

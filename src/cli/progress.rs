@@ -85,6 +85,8 @@ pub struct Pulled {
     pub digest: String,
     /// It was here already, and is the same.
     pub up_to_date: bool,
+    /// What is odd about it: a line of its own.
+    pub warning: Option<String>,
 }
 
 /// Shows one pull.
@@ -153,6 +155,9 @@ impl<W: Write> PullProgress<W> {
         let status = if pulled.up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
         self.line(&format!("Digest: {}", pulled.digest))?;
         self.line(&format!("Status: {status} {}", pulled.familiar))?;
+        if let Some(warning) = &pulled.warning {
+            self.line(&format!("WARNING: {warning}"))?;
+        }
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         writeln!(state.out, "{}", pulled.canonical)
     }
@@ -237,6 +242,7 @@ mod tests {
                 canonical: "docker.io/library/alpine:latest".to_owned(),
                 digest: "sha256:aa".to_owned(),
                 up_to_date: false,
+                warning: None,
             };
             progress.end(&pulled).unwrap();
         }

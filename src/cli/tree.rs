@@ -44,6 +44,7 @@ pub(crate) static TOP: &[Entry] = &[
     entry("attach", &container::ATTACH),
     entry("completion", &system::COMPLETION),
     entry("create", &container::CREATE),
+    entry("doctor", &system::DOCTOR),
     entry("exec", &container::EXEC),
     entry("history", &image::HISTORY),
     entry("images", &image::LIST),

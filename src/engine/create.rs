@@ -6,14 +6,13 @@ use sbx_image::Image;
 use sbx_sandbox::config::CreateRequest;
 use sbx_sandbox::facts::ImageFacts;
 use sbx_sandbox::id::Id;
-use sbx_sandbox::isolation::{self, Isolation, Mode, Sources};
 use sbx_sandbox::names;
 use sbx_sandbox::resolve::{Context, Identity, bind_sources, resolve};
-use sbx_sandbox::spec::{MountPoint, SandboxSpec};
+use sbx_sandbox::spec::{MountKind, MountPoint, SandboxSpec};
 use sbx_sandbox::store::{Durability, StoreError};
 use sbx_sandbox::timestamp::Timestamp;
 
-use crate::{Engine, Error, ErrorKind, Result, VM_NOT_BUILT};
+use crate::{Engine, Error, ErrorKind, Result};
 
 /// How often another name is made up when somebody has it.
 const NAME_ATTEMPTS: u32 = 20;
@@ -31,30 +30,10 @@ impl Engine {
     /// Creates a container from an image that is in the store.
     pub fn create(&self, request: CreateRequest, image: &Image, durability: Durability) -> Result<Created> {
         let (spec, warnings) = self.decide(request, image)?;
-        if spec.isolation.isolation == Mode::Vm {
-            return Err(Error::new(ErrorKind::Invalid, VM_NOT_BUILT));
-        }
         self.make_volumes(&spec)?;
         let id = spec.id.clone();
         self.store.create(&spec, durability)?;
         Ok(Created { id, warnings })
-    }
-
-    /// Whether the isolation that is asked for can be had, before anything is looked up or pulled for it.
-    pub fn check_isolation(&self, asked: &str) -> Result<()> {
-        let environment = std::env::var("SBX_ISOLATION").unwrap_or_default();
-        let sources = Sources {
-            flag: asked,
-            environment: &environment,
-            settings: self.settings.isolation.unwrap_or(Isolation::Process),
-            settings_given: self.settings.isolation.is_some(),
-        };
-        let resolved =
-            isolation::resolve(sources, Some(VM_NOT_BUILT)).map_err(|error| Error::of(ErrorKind::Invalid, error))?;
-        match resolved.isolation {
-            Mode::Process => Ok(()),
-            Mode::Vm => Err(Error::new(ErrorKind::Invalid, VM_NOT_BUILT)),
-        }
     }
 
     /// Decides the specification; a made-up name that somebody has is made up anew.
@@ -62,7 +41,8 @@ impl Engine {
         let mut request = request;
         self.name_other_containers(&mut request)?;
         let facts = image_facts(image);
-        let machine = crate::facts::machine();
+        let (resolved, obstacle) = self.isolation(&request.host_config.isolation)?;
+        let machine = crate::isolation::machine_for(resolved.isolation, &request.host_config, obstacle);
         let inherited = self.inherited_mounts(&request)?;
         let absent: BTreeSet<String> =
             bind_sources(&request).into_iter().filter(|source| !std::path::Path::new(source).exists()).collect();
@@ -84,6 +64,7 @@ impl Engine {
         };
         let (mut spec, warnings) = resolve(request, context)?;
         self.share_hostname(&mut spec)?;
+        self.find_mounted_images(&mut spec)?;
         Ok((spec, warnings.into_iter().map(|warning| warning.0).collect()))
     }
 
@@ -93,6 +74,26 @@ impl Engine {
             let donor = self.store.spec(&self.store.find(donor)?)?.config;
             spec.config.hostname = donor.hostname;
             spec.config.domainname = donor.domainname;
+        }
+        Ok(())
+    }
+
+    /// Image mounts stay with the images that they name now.
+    fn find_mounted_images(&self, spec: &mut SandboxSpec) -> Result<()> {
+        let private_users = spec.host_config.userns_mode == "private";
+        for mount in spec.mounts.iter_mut().filter(|mount| mount.kind == MountKind::Image) {
+            if private_users {
+                let message = format!(
+                    "invalid mount {}: an image cannot be mounted with --userns=private, whose users own none of its \
+                     files; use --userns=host, or copy the files to a volume",
+                    mount.destination
+                );
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            if mount.options.image.is_empty() {
+                let facts = image_facts(&self.image(&mount.name)?);
+                (mount.options.image, mount.options.layers) = (facts.id, facts.layers);
+            }
         }
         Ok(())
     }

@@ -138,7 +138,8 @@ impl Engine {
         for id in self.store.list()? {
             let spec = self.store.spec(&id)?;
             let running = self.store.state(&id)?.status.is_active();
-            if let Ok(image) = spec.image.id.parse() {
+            let mounted = spec.mounts.iter().map(|mount| mount.options.image.as_str());
+            for image in mounted.chain([spec.image.id.as_str()]).filter_map(|digest| digest.parse().ok()) {
                 uses.push(ImageUse { image, container: id.to_string(), running });
             }
         }
@@ -160,8 +161,10 @@ impl Engine {
     fn layers_of_containers(&self) -> Result<BTreeSet<String>> {
         let mut used = BTreeSet::new();
         for id in self.store.list()? {
-            let layers = self.store.spec(&id)?.image.layers;
-            used.extend(layers.into_iter().map(|layer| layer.trim_start_matches("sha256:").to_owned()));
+            let spec = self.store.spec(&id)?;
+            let mounted = spec.mounts.into_iter().flat_map(|mount| mount.options.layers);
+            let layers = spec.image.layers.into_iter().chain(mounted);
+            used.extend(layers.map(|layer| layer.trim_start_matches("sha256:").to_owned()));
         }
         Ok(used)
     }

@@ -11,12 +11,14 @@
 
 mod client;
 mod create;
+mod doctor;
 mod error;
 mod facts;
 mod failure;
 mod images;
 mod info;
 mod inspect;
+mod isolation;
 mod lifecycle;
 mod list;
 mod lock;
@@ -37,6 +39,7 @@ use sbx_sandbox::store::Store;
 
 pub use client::{Client, ClientError, Session};
 pub use create::Created;
+pub use doctor::{Check, Report, Verdict, doctor};
 pub use error::{Error, ErrorKind, Result};
 pub use failure::exit_code;
 pub use images::Sink;
@@ -52,9 +55,6 @@ pub use supervise::main as supervise;
 
 /// The parent of every container's control groups, below the top of each hierarchy.
 pub(crate) const CGROUP_PARENT: &str = "sbx";
-/// What a request for VM isolation is told.
-pub(crate) const VM_NOT_BUILT: &str = "isolation \"vm\" is not available: VM isolation is not built yet in this \
-                                       version of sbx; use --isolation=process";
 
 /// Everything that sbx can do on this host.
 #[derive(Clone, Debug)]

@@ -247,7 +247,7 @@ fn taken(error: io::Error) -> Failure {
 
 fn told(error: &sbx_process_mode::Error) -> Failure {
     match error {
-        sbx_process_mode::Error::Container(error) => failure::of_container(error),
+        sbx_process_mode::Error::Container(error) => error.into(),
         other => failure::other(other.to_string()),
     }
 }

@@ -14,6 +14,7 @@ use sbx_sandbox::settings::Settings;
 use sbx_sandbox::state::{Event, Exit, Status};
 use sbx_sandbox::store::{Durability, Store};
 use sbx_sandbox::timestamp::Timestamp;
+use sbx_sandbox::volumes::Volumes;
 
 use crate::lock;
 use crate::paths::{Paths, id_of_lock};
@@ -41,7 +42,7 @@ pub(crate) fn reap(paths: &Paths, store: &Store) -> anyhow::Result<()> {
     let live = |id: &str| alive.contains(id) || short.contains(id);
     let parents = cgroup_parents(store, &dead);
     let parents: Vec<&str> = parents.iter().map(String::as_str).collect();
-    sbx_process_mode::reap(&network, &paths.run, &parents, &live)?;
+    sbx_process_mode::reap(&network, &paths.run, &Volumes::of(store), &parents, &live)?;
     for id in &dead {
         bury(paths, store, id)?;
     }

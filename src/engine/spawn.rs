@@ -64,6 +64,9 @@ fn serve(paths: &Paths, sandboxed: &Sandboxed, id: &str, lock: &File) -> anyhow:
     ];
     // The connection comes first: a supervisor whose starter is killed finds it closed and ends.
     let client = Client::connect_in(&directory, id).context("connect to the supervisor")?;
-    sys::spawn_supervisor(&args, &listener, lock).context("start the supervisor")?;
+    // Missing files are named by whoever needs them.
+    let artifacts = crate::isolation::artifacts().ok();
+    let library = artifacts.as_ref().and_then(sbx_vm_mode::artifacts::Artifacts::directory);
+    sys::spawn_supervisor(&args, library, &listener, lock).context("start the supervisor")?;
     Ok(client)
 }

@@ -58,12 +58,23 @@ pub(crate) fn sealed_program() -> io::Result<OwnedFd> {
 }
 
 /// Starts `sbx supervise` with `args`, detached from this process's terminal and streams.
-pub(crate) fn spawn_supervisor(args: &[&std::ffi::OsStr], listener: &UnixListener, lock: &File) -> io::Result<()> {
+///
+/// `library` is where the guest's kernel and agent are: the supervisor cannot find them by its own file, which has no
+/// directory.
+pub(crate) fn spawn_supervisor(
+    args: &[&std::ffi::OsStr],
+    library: Option<&Path>,
+    listener: &UnixListener,
+    lock: &File,
+) -> io::Result<()> {
     let program = sealed_program()?;
     let passed = [listener.as_raw_fd(), lock.as_raw_fd(), program.as_raw_fd()];
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command.arg0("sbx").args(args).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Stdio::null());
+    if let Some(library) = library {
+        command.env(sbx_vm_mode::artifacts::VARIABLE, library);
+    }
     // SAFETY: only async-signal-safe calls on descriptors that stay open until then.
     unsafe {
         command.pre_exec(move || place(passed));

@@ -106,18 +106,6 @@ pub enum Error {
         /// What there is.
         available: Vec<String>,
     },
-    /// An image of another platform than the one asked for by name.
-    #[error(
-        "image with reference {reference} was found but its platform ({actual}) does not match the specified platform ({wanted})"
-    )]
-    PlatformMismatch {
-        /// The image asked for.
-        reference: String,
-        /// The platform asked for.
-        wanted: String,
-        /// The platform of the image.
-        actual: String,
-    },
     /// The registry knows the repository but not this tag or digest.
     #[error("manifest for {reference} not found: manifest unknown{}", suffix(.detail))]
     ManifestUnknown {
@@ -223,7 +211,6 @@ impl Error {
             }
             Error::NoSuchImage { .. }
             | Error::NoMatchingPlatform { .. }
-            | Error::PlatformMismatch { .. }
             | Error::ManifestUnknown { .. }
             | Error::AccessDenied { .. } => ErrorKind::NotFound,
             Error::AmbiguousId { .. } => ErrorKind::Invalid,

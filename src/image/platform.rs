@@ -64,6 +64,12 @@ impl Platform {
         }
     }
 
+    /// Whether an image for `image` serves who asked for `self` by name. An image that does not say its architecture is
+    /// taken at its word: it may be anything.
+    pub fn is_served_by(&self, image: &Platform) -> bool {
+        image.architecture.is_empty() || self.distance(image).is_some()
+    }
+
     /// How well `candidate` serves `self`: `None` not at all, else lower is better.
     pub(crate) fn distance(&self, candidate: &Platform) -> Option<u32> {
         let (want, have) = (self.normalised(), candidate.normalised());

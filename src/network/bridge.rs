@@ -14,7 +14,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -25,6 +25,7 @@ use crate::link::{self, Counters, Link};
 use crate::netlink::Conversation;
 use crate::subnet::conflict;
 use crate::sys::interface_flags;
+use crate::tap::{self, Offload};
 use crate::{Definition, Endpoint, Error, MacAddress, Result};
 
 const SYSCTLS: &str = "/proc/sys/net";
@@ -74,12 +75,7 @@ pub(crate) fn join(
     endpoint: &Endpoint,
     netns: BorrowedFd<'_>,
 ) -> Result<()> {
-    let name = network.interface.as_str();
-    let index = if_nametoindex(name).map_err(|errno| Error::Netlink {
-        step: format!("find the bridge {name}"),
-        source: errno.into(),
-        detail: None,
-    })?;
+    let index = index(network)?;
     let made = match link::create_veth(netlink, endpoint, index, netns) {
         // The same container's, from before its supervisor was killed.
         Err(error) if error.errno() == Some(libc::EEXIST) => {
@@ -88,17 +84,55 @@ pub(crate) fn join(
         }
         other => other,
     };
-    made.map_err(|error| match error.errno() {
-        Some(libc::EXFULL) => Error::BridgeFull { bridge: name.into() },
+    made.map_err(|error| match explain(netlink, network, error) {
+        error if error.errno() == Some(libc::EOPNOTSUPP) => Error::KernelFeature {
+            feature: "virtual Ethernet pairs (CONFIG_VETH)",
+            remedy: "load the module veth, or use --network none or host",
+        },
+        error => error,
+    })
+}
+
+/// Makes the tap of a container with a kernel of its own, up and on the bridge; the counterpart of [`join`].
+pub(crate) fn plug(
+    netlink: &mut Conversation,
+    network: &Definition,
+    endpoint: &Endpoint,
+    offload: Offload,
+) -> Result<OwnedFd> {
+    let index = index(network)?;
+    let tap = match tap::create(&endpoint.link, offload) {
+        // As in `join`.
+        Err(error) if error.errno() == Some(libc::EBUSY) => {
+            link::delete_link(netlink, &endpoint.link)?;
+            tap::create(&endpoint.link, offload)?
+        }
+        other => other?,
+    };
+    // What fails here drops the descriptor, and the tap with it.
+    link::put_on_bridge(netlink, endpoint, index).map_err(|error| explain(netlink, network, error))?;
+    Ok(tap)
+}
+
+fn index(network: &Definition) -> Result<u32> {
+    let name = network.interface.as_str();
+    if_nametoindex(name).map_err(|errno| Error::Netlink {
+        step: format!("find the bridge {name}"),
+        source: errno.into(),
+        detail: None,
+    })
+}
+
+/// Says so where the bridge is to blame for a link that could not be put on it.
+fn explain(netlink: &mut Conversation, network: &Definition, error: Error) -> Error {
+    match error.errno() {
+        Some(libc::EXFULL) => Error::BridgeFull { bridge: network.interface.clone() },
         Some(libc::EOPNOTSUPP) => match find(netlink, network) {
             Err(not_a_bridge @ Error::NotABridge { .. }) => not_a_bridge,
-            _ => Error::KernelFeature {
-                feature: "virtual Ethernet pairs (CONFIG_VETH)",
-                remedy: "load the module veth, or use --network none or host",
-            },
+            _ => error,
         },
         _ => error,
-    })
+    }
 }
 
 /// Looks the bridge up.

@@ -5,7 +5,7 @@
 //! thread.
 
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -17,7 +17,7 @@ use crate::lease::Leases;
 use crate::link::{self, Counters};
 use crate::netlink::Conversation;
 use crate::nft::{self, ports::Translation};
-use crate::{Endpoint, Error, Fixed, InterfaceStats, MacAddress, Protocol, Published, Result, bridge, subnet};
+use crate::{Endpoint, Error, Fixed, InterfaceStats, MacAddress, Offload, Protocol, Published, Result, bridge, subnet};
 
 /// Name of the interface inside the container.
 const INTERFACE: &str = "eth0";
@@ -110,6 +110,16 @@ impl Network {
     /// host's end is up and on the bridge. Addresses and routes inside are the container's business.
     pub fn connect(&self, endpoint: &Endpoint, netns: BorrowedFd<'_>) -> Result<()> {
         bridge::join(&mut Conversation::route()?, &self.definition, endpoint, netns)
+    }
+
+    /// Makes the tap of a container with a kernel of its own, up and on the bridge. The descriptor is the other end: each read or write is one
+    /// frame behind [`VNET_HEADER_BYTES`](crate::VNET_HEADER_BYTES) of header. It does not block. The tap is there until its last copy is
+    /// closed or [`Network::disconnect`] deletes it. MAC address, addresses and routes inside are the guest's business.
+    ///
+    /// # Errors
+    /// [`Error::KernelFeature`] without `/dev/net/tun`.
+    pub fn connect_tap(&self, endpoint: &Endpoint, offload: Offload) -> Result<OwnedFd> {
+        bridge::plug(&mut Conversation::route()?, &self.definition, endpoint, offload)
     }
 
     /// Makes published ports lead to the container. Calling it again, after the rules of the host were flushed, is
@@ -209,7 +219,7 @@ impl Network {
         let ports = nft::ports::remove(&mut netfilter, &gone)?;
         forget_old_flows(&mut netfilter, &ports)?;
         let mut route = Conversation::route()?;
-        let mut orphans = link::veths(&mut route)?;
+        let mut orphans = link::links_of_containers(&mut route)?;
         orphans.retain(|link| container_of_link(link).is_some_and(gone));
         if !orphans.is_empty() {
             link::delete_links(&mut route, &orphans)?;

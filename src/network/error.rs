@@ -19,6 +19,14 @@ pub enum Error {
         /// The kernel's own words (extended acknowledgement), where it has some.
         detail: Option<String>,
     },
+    /// The kernel refused something else.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was attempted, with its subject.
+        step: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The kernel answered with something that is not netlink as documented.
     #[error("cannot {step}: the kernel's answer is malformed")]
     Malformed {
@@ -144,6 +152,12 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Names the step of an I/O error.
+    pub(crate) fn io(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let step = step.into();
+        move |source| Self::Io { step, source }
+    }
+
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         move |source| Error::File { action, path, source }

@@ -11,17 +11,20 @@
 //! let reserved = ports::reserve(&requests)?;            // supervisor: sockets hold the host ports
 //! let endpoint = network.allocate(&id, Fixed::default())?; // lease: address, MAC
 //! network.connect(&endpoint, netns)?;                   // veth: eth0 in `netns`, sbx… on the bridge
+//! let tap = network.connect_tap(&endpoint, offload)?;   // or a tap: sbx… on the bridge, frames by the descriptor
 //! network.publish(&endpoint, &published)?;              // nftables elements
 //! proxy::run(reserved, Targets::of(&endpoint))          // in a forked child
 //! network.remove(&endpoint)?;                           // unpublish, disconnect, release
 //! ```
 
+mod attachment;
 mod bridge;
 mod conntrack;
 mod default_bridge;
 mod definition;
 mod endpoint;
 mod error;
+mod etc;
 pub mod hosts;
 mod lease;
 mod link;
@@ -35,15 +38,20 @@ pub mod resolv;
 mod stats;
 mod subnet;
 mod sys;
+mod tap;
 
+pub use attachment::{Attachment, NetworkFacts};
 pub use default_bridge::{Network, Reaped};
 pub use definition::{Definition, Driver, Ipv6, NetworkOptions, Subnet};
 pub use endpoint::{Endpoint, Fixed, link_name};
 pub use error::{Error, Result};
+pub use etc::EtcFiles;
 pub use mac::MacAddress;
 pub use mode::NetworkMode;
+pub use nft::firewall_answers;
 pub use ports::{PortRequest, Protocol, Published, Reserved};
 pub use stats::InterfaceStats;
+pub use tap::{Offload, VNET_HEADER_BYTES};
 
 #[cfg(test)]
 mod tests;

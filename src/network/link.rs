@@ -41,7 +41,7 @@ const RTN_UNICAST: u8 = 1;
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
-    /// `bridge`, `veth`, …; empty for hardware.
+    /// `bridge`, `veth`, `tun` (also of taps), …; empty for hardware.
     pub(crate) kind: String,
     pub(crate) up: bool,
     /// `struct rtnl_link_stats64`, where it was asked for.
@@ -112,14 +112,22 @@ pub(crate) fn find_link(netlink: &mut Conversation, name: &str, counters: Counte
     Ok(replies.iter().find_map(|reply| parse_link(&reply.payload)))
 }
 
-/// Names of all veth interfaces.
-pub(crate) fn veths(netlink: &mut Conversation) -> Result<Vec<String>> {
+/// Names of all interfaces that could be a container's link: veths and taps.
+pub(crate) fn links_of_containers(netlink: &mut Conversation) -> Result<Vec<String>> {
+    let mut names = links(netlink, InfoKind::Veth, "veth")?;
+    names.extend(links(netlink, InfoKind::Tun, "tun")?);
+    Ok(names)
+}
+
+/// Names of all interfaces of a kind.
+fn links(netlink: &mut Conversation, kind: InfoKind, name: &str) -> Result<Vec<String>> {
     let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let replies = netlink.dump("list the interfaces", &encode(RouteNetlinkMessage::GetLink(message), 0))?;
     let links = replies.iter().filter_map(|reply| parse_link(&reply.payload));
-    Ok(links.filter(|link| link.kind == "veth").map(|link| link.name).collect())
+    // A kernel that does not know the kind lists all interfaces.
+    Ok(links.filter(|link| link.kind == name).map(|link| link.name).collect())
 }
 
 /// Makes a bridge, down, with a fixed MAC address: one that follows its ports would change with every container.
@@ -197,6 +205,17 @@ pub(crate) fn create_veth(
     let request = encode(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL);
     let step = format!("make the link {} to container {}", endpoint.link, endpoint.container);
     netlink.execute(&step, &[request])
+}
+
+/// Brings a tap up and puts it on the bridge, as [`create_veth`] does with the host's end.
+pub(crate) fn put_on_bridge(netlink: &mut Conversation, endpoint: &Endpoint, bridge: u32) -> Result<()> {
+    let mut message = named(&endpoint.link);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::Mtu(endpoint.mtu));
+    message.attributes.push(LinkAttribute::Controller(bridge));
+    let step = format!("put the tap {} of container {} on the bridge", endpoint.link, endpoint.container);
+    netlink.execute(&step, &[encode(RouteNetlinkMessage::SetLink(message), 0)])
 }
 
 /// The default is a queue, with its files in sysfs, for every processor that the machine could have. A veth neither

@@ -11,22 +11,21 @@
 mod devices;
 mod error;
 mod files;
-mod network;
 mod root;
 mod sandbox;
-mod volumes;
 
 pub use error::Error;
-pub use network::NetworkFacts;
 pub use sandbox::{Joined, Sandbox, Setting};
+pub use sbx_network::NetworkFacts;
 
 use std::path::Path;
 
-/// Removes what killed supervisors left on the host: control groups, links, leases, rules and layer mounts of every
+/// Removes what killed supervisors left on the host: control groups, links, leases, rules and mounts of every
 /// container that `live` does not know.
 pub fn reap(
     network: &sbx_network::Network,
     run: &Path,
+    volumes: &sbx_sandbox::volumes::Volumes,
     parents: &[&str],
     live: &dyn Fn(&str) -> bool,
 ) -> Result<(), Error> {
@@ -35,6 +34,9 @@ pub fn reap(
         sbx_container::cgroup::reap(&hierarchies, parent, live)?;
     }
     network.reap(live)?;
-    sbx_rootfs::LayerMounts::open(run)?.reap()?;
+    let mounts = sbx_rootfs::LayerMounts::open(run)?;
+    // Images before the layers that they stand on.
+    sbx_rootfs::volumes::reap(&mounts, volumes)?;
+    mounts.reap()?;
     Ok(())
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use sbx_container::cgroup::Cgroup;
 use sbx_container::plan::{ContainerPlan, IdMaps, Namespace, ProcessPlan};
 use sbx_container::{Handles, Running, Target, usage};
-use sbx_network::Network;
+use sbx_network::{Attachment, Network, NetworkFacts};
 use sbx_protocol::{ProcessRow, StatsSample, UserNames};
+use sbx_rootfs::volumes::{self, Held, Prepared, Sources};
 use sbx_rootfs::{LayerMounts, LayerStore};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::plan::PlanExtras;
@@ -16,9 +17,8 @@ use sbx_sandbox::store::Files;
 use sbx_sandbox::volumes::Volumes;
 
 use crate::error::Error;
-use crate::network::{Attachment, NetworkFacts};
 use crate::root::RootFs;
-use crate::{devices, files, volumes};
+use crate::{devices, files};
 
 /// What a sandbox finds on its host.
 #[derive(Debug)]
@@ -73,6 +73,15 @@ struct Live {
     cgroup: Cgroup,
     /// Held so that others can share the mounted layers.
     _root: RootFs,
+    /// The same for volumes and images that are mounted.
+    _held: Held,
+}
+
+impl Setting {
+    fn sources<'a>(&'a self, root: &'a RootFs) -> Sources<'a> {
+        let Self { volumes, layers, mounts, .. } = self;
+        Sources { volumes, layers, mounts, root: Some(root.as_fd()) }
+    }
 }
 
 impl Sandbox {
@@ -88,11 +97,12 @@ impl Sandbox {
         let user_namespace = self.user_namespace()?;
         let root = RootFs::make(&self.spec, &self.setting, user_namespace.as_ref().map(AsFd::as_fd))?;
         if self.attachment.is_none() {
-            self.attachment = Some(Attachment::allocate(&self.spec, &self.setting)?);
+            self.attachment = Some(Attachment::allocate(&self.spec, &self.setting.network)?);
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
         let mut paths = files::write(&self.spec, &self.setting, attachment)?;
-        paths.mount_sources = volumes::prepare(&self.spec, &self.setting, &root)?;
+        let Prepared { sources, held } = volumes::prepare(&self.spec, self.setting.sources(&root))?;
+        paths.mount_sources = sources;
         paths.devices = devices::look_up(&self.spec.host_config)?;
         let plan = make_plan(&self.spec, &self.setting.machine, &paths, attachment)?;
 
@@ -109,7 +119,7 @@ impl Sandbox {
         attachment.serve()?;
 
         let pidfd = running.pidfd.try_clone().map_err(Error::io("duplicate a pidfd"))?;
-        self.live = Some(Live { plan, pid: running.pid, pidfd, cgroup, _root: root });
+        self.live = Some(Live { plan, pid: running.pid, pidfd, cgroup, _root: root, _held: held });
         Ok(running)
     }
 

@@ -63,6 +63,12 @@ impl Decoder {
         self.pending.extend_from_slice(bytes);
     }
 
+    /// How many bytes wait for the rest of their message.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// The next whole message, if there is one.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some(prefix) = self.pending.first_chunk::<4>() else { return Ok(None) };

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The vsock port that the agent listens on.
 pub const AGENT_PORT: u32 = 1024;
 
+/// The host's vsock port that the agent connects to, and closes again, once it listens.
+pub const READY_PORT: u32 = 1025;
+
 /// What a machine cannot know by itself when it starts or comes back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WakeRequest {

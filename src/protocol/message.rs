@@ -1,5 +1,6 @@
 //! The messages.
 
+use sbx_container::ErrorKind;
 use sbx_container::plan::ProcessPlan;
 use sbx_container::usage::{ProcessRow, StatsSample};
 use serde::{Deserialize, Serialize};
@@ -220,6 +221,17 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One line for the user.
     pub message: String,
+}
+
+impl From<&sbx_container::Error> for Failure {
+    fn from(error: &sbx_container::Error) -> Self {
+        let kind = match error.kind {
+            ErrorKind::NotFound => FailureKind::NotFound,
+            ErrorKind::NotExecutable => FailureKind::NotExecutable,
+            ErrorKind::Other => FailureKind::Other,
+        };
+        Self { kind, message: error.message.clone() }
+    }
 }
 
 /// What a failure means to the one who asked.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sbx_container::overlay::OverlayError;
+
 /// A layer's tar cannot become an image. Everything but `Read` and `Write` is the fault of the layer's author.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
@@ -106,6 +108,17 @@ pub enum RootfsError {
         /// Where it is.
         path: PathBuf,
     },
+    /// A volume or image mount cannot be made ready.
+    #[error("mount at {destination}: {reason}")]
+    Mount {
+        /// Where it was to be, inside the container.
+        destination: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A named volume cannot be used.
+    #[error(transparent)]
+    Volume(#[from] sbx_sandbox::volumes::VolumeError),
     /// A directory tree changed while it was read or removed.
     #[error("{step} {}: the tree keeps changing; stop what uses it and try again", path.display())]
     TreeChanged {
@@ -119,5 +132,18 @@ pub enum RootfsError {
 impl RootfsError {
     pub(crate) fn io(step: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self::Io { step, path: path.as_ref().to_owned(), source: source.into() }
+    }
+}
+
+impl From<OverlayError> for RootfsError {
+    fn from(error: OverlayError) -> Self {
+        match error {
+            OverlayError::Io { step, path, source } => Self::Io { step, path, source },
+            OverlayError::Kernel { what, source } => {
+                let remedy = "sbx needs the right to mount, overlayfs, and for user namespaces Linux 5.19";
+                Self::Kernel { what, remedy, source }
+            }
+            OverlayError::LayerCount { count, hint } => Self::LayerCount { count, hint },
+        }
     }
 }

@@ -13,7 +13,6 @@
 //! ever become bytes in an image file. The host's kernel then mounts that file; a guest gets the same file as a disk ([`disk::LayerFiles`]), and
 //! instead of a [`WritableLayer`] a disk of its own ([`disk::WritableDisk`]) with a file system that [`ext4`] makes.
 
-mod attributes;
 mod checksum;
 pub mod disk;
 pub mod erofs;
@@ -23,18 +22,22 @@ mod layer_id;
 mod loop_device;
 mod mounts;
 mod overlay;
+mod shared_mounts;
 mod store;
 mod sys;
 mod tar;
 mod volume;
+mod volume_mount;
+pub mod volumes;
 mod walk;
 mod writable;
 
 pub use erofs::{LayerStats, Limits, write_layer};
 pub use error::{LayerError, RootfsError};
 pub use layer_id::LayerId;
-pub use mounts::{Backing, LayerMount, LayerMounts, Released};
+pub use mounts::{Backing, LayerMount, LayerMounts};
 pub use overlay::{OverlayMethod, OverlayOptions, UpperFate, clone_mount, idmap, overlay};
+pub use shared_mounts::Released;
 pub use store::{LayerStore, LayerWriter};
 pub use volume::{CopyUp, copy_up};
 pub use writable::WritableLayer;

@@ -16,10 +16,11 @@ use std::path::Path;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 use nix::unistd::{linkat, symlinkat};
+use sbx_container::overlay::copy_attributes;
 
 use crate::error::RootfsError;
+use crate::sys;
 use crate::walk::{self, Visitor};
-use crate::{attributes, sys};
 
 const BUFFER: usize = 256 << 10;
 /// A run of zeroes of this length becomes a hole.
@@ -64,7 +65,7 @@ pub fn copy_up(root: BorrowedFd<'_>, path_in_image: &Path, volume: BorrowedFd<'_
     walk::walk(source.as_fd(), path_in_image, &mut copy)?;
     // The directory itself last: what was made in it changed its times.
     let stat = fstat(&source).map_err(|e| failed(e.into()))?;
-    attributes::copy(source.as_fd(), &stat, volume.as_fd()).map_err(failed)?;
+    copy_attributes(source.as_fd(), &stat, volume.as_fd()).map_err(failed)?;
     Ok(CopyUp::Copied { entries: copy.entries, bytes: copy.bytes })
 }
 
@@ -140,7 +141,7 @@ impl Copy {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let to = File::from(openat(&self.here, name, flags, Mode::from_bits_truncate(0o600))?);
         self.content(&from, &to)?;
-        attributes::copy(from.as_fd(), stat, to.as_fd())
+        copy_attributes(from.as_fd(), stat, to.as_fd())
     }
 
     /// Copies what is not zero. EROFS and overlayfs do not tell where a file's holes are, so they are found by looking.
@@ -172,7 +173,7 @@ impl Copy {
             mknodat(&self.here, name, kind, Mode::from_bits_truncate(0o600), stat.st_rdev)?;
         }
         let to = itself(self.here.as_fd(), name)?;
-        attributes::copy(itself(dir, name)?.as_fd(), stat, to.as_fd())
+        copy_attributes(itself(dir, name)?.as_fd(), stat, to.as_fd())
     }
 }
 
@@ -206,7 +207,7 @@ impl Visitor for Copy {
     }
 
     fn leave(&mut self, dir: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> io::Result<()> {
-        attributes::copy(itself(dir, name)?.as_fd(), stat, self.here.as_fd())?;
+        copy_attributes(itself(dir, name)?.as_fd(), stat, self.here.as_fd())?;
         self.here = walk::open_directory(self.here.as_fd(), c"..")?;
         self.path.pop();
         let stat = fstat(&self.here)?;

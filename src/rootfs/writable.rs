@@ -2,19 +2,17 @@
 
 use std::collections::HashSet;
 use std::ffi::CStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use sbx_container::overlay;
 
-use crate::attributes;
-use crate::erofs::xattrs::IMPLIED_ROOT;
 use crate::error::RootfsError;
 use crate::mounts::LayerMount;
 use crate::sys;
@@ -31,27 +29,9 @@ impl WritableLayer {
     /// mode, owner, times and attributes of the image's root, as the container will see it as `/`: that of the topmost of `layers`
     /// (lowest first) whose tar describes it.
     pub fn create(dir: &Path, layers: &[LayerMount]) -> Result<Self, RootfsError> {
-        let this = Self { dir: dir.to_owned() };
-        let create = |path: &Path, mode| {
-            let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-            made.map_err(|e| RootfsError::io("create", path, e))
-        };
-        create(dir, 0o700)?;
-        create(&this.work(), 0o700)?;
-        create(&this.upper(), 0o755)?;
-        let upper = this.upper();
-        let failed = |e: io::Error| RootfsError::io("give the image root's attributes to", &upper, e);
-        let to = File::open(&upper).map_err(failed)?;
-        match described_root(layers).map_err(failed)? {
-            Some(root) => {
-                let stat = fstat(root).map_err(|e| failed(e.into()))?;
-                attributes::copy(root, &stat, to.as_fd()).map_err(failed)?;
-            }
-            // The umask is not the image's.
-            None => fchmodat(&to, c".", Mode::from_bits_truncate(0o755), FchmodatFlags::FollowSymlink)
-                .map_err(|e| failed(e.into()))?,
-        }
-        Ok(this)
+        let roots: Vec<BorrowedFd<'_>> = layers.iter().map(LayerMount::root).collect();
+        overlay::make_upper(dir, &roots)?;
+        Ok(Self { dir: dir.to_owned() })
     }
 
     /// The writable layer that `create` made in `dir`.
@@ -114,21 +94,6 @@ impl WritableLayer {
         }
         Ok(())
     }
-}
-
-/// The root that a tar describes, topmost first.
-fn described_root(layers: &[LayerMount]) -> io::Result<Option<BorrowedFd<'_>>> {
-    let mark = std::ffi::CString::new(IMPLIED_ROOT.0)?;
-    for layer in layers.iter().rev() {
-        match sys::get_xattr(layer.root(), &mark) {
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENODATA) => {
-                return Ok(Some(layer.root()));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
 }
 
 #[derive(Default)]

@@ -185,6 +185,10 @@ pub struct MountOptions {
     pub driver_options: std::collections::BTreeMap<String, String>,
     /// Volume, image: directory inside.
     pub subpath: String,
+    /// Image: digest of its configuration, `sha256:…`, once it was found.
+    pub image: String,
+    /// Image: diff ids of its layers, lowest first.
+    pub layers: Vec<String>,
     /// Tmpfs: mount(8) options, `size=64m`, `mode=1777`.
     pub tmpfs: Vec<String>,
 }

@@ -34,11 +34,6 @@ impl Agent {
         Ok(Self { gate, control })
     }
 
-    /// The way to the machine's vsock ports.
-    pub(crate) fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
     /// Sends a request without waiting for its answer; answers come in the order of the requests.
     pub(crate) fn say(&self, step: &'static str, request: &Request) -> Result<(), Error> {
         write_frame(&mut &self.control, request).map_err(|error| broken(step, error))

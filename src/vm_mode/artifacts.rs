@@ -73,7 +73,10 @@ mod tests {
         std::fs::write(library.join(AGENT), "").unwrap();
         let found = Artifacts::find(None, &program).unwrap();
         assert_eq!(found.directory().unwrap().canonicalize().unwrap(), library.canonicalize().unwrap());
-        assert_eq!(Artifacts::find(Some(library.as_os_str()), Path::new("/none/sbx")).unwrap().kernel, library.join(KERNEL));
+        assert_eq!(
+            Artifacts::find(Some(library.as_os_str()), Path::new("/none/sbx")).unwrap().kernel,
+            library.join(KERNEL)
+        );
         assert!(Artifacts::find(Some(OsStr::new("/none")), &program).is_err());
     }
 }

@@ -25,8 +25,7 @@ impl Archive {
         let size = u32::try_from(content.len()).unwrap_or(u32::MAX);
         let name_size = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
         // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
-        let fields =
-            [self.files, entry.mode, 0, 0, 1, 0, size, 0, 0, entry.device.0, entry.device.1, name_size, 0];
+        let fields = [self.files, entry.mode, 0, 0, 1, 0, size, 0, 0, entry.device.0, entry.device.1, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -44,8 +43,7 @@ impl Archive {
 }
 
 /// The archive with `agent` as `/init`.
-#[must_use]
-pub fn initramfs(agent: &[u8]) -> Vec<u8> {
+pub(crate) fn initramfs(agent: &[u8]) -> Vec<u8> {
     let directory = Entry { mode: 0o040_755, ..Entry::default() };
     let mut archive = Archive { bytes: Vec::with_capacity(agent.len() + 1024), files: 0 };
     archive.add("dev", directory, &[]);

@@ -20,10 +20,13 @@ mod initramfs;
 mod machine;
 mod plan;
 mod process;
+mod relay;
 mod sandbox;
+mod share_device;
 mod shares;
 pub mod size;
 
 pub use error::Error;
 pub use process::{Process, Started};
 pub use sandbox::{Sandbox, Setting};
+pub use sbx_vmm::probe::kvm_usable;

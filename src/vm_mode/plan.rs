@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sbx_container::plan::{ContainerPlan, Resources};
+use sbx_network::EtcFiles;
 use sbx_protocol::guest::{CreateRequest, Furnishing, OverlayRoot, Uplink};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::plan::PlanExtras;
@@ -18,14 +19,6 @@ const LAYERS: &str = "/run/sbx/layers";
 const WRITABLE: &str = "/run/sbx/writable";
 /// Where the files are that the container sees below `/etc`.
 const FILES: &str = "/run/sbx/files";
-
-/// Texts of the files that every container has.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct EtcFiles {
-    pub(crate) hostname: String,
-    pub(crate) hosts: String,
-    pub(crate) resolv_conf: String,
-}
 
 /// Block devices of the machine, as the guest names them.
 #[derive(Clone, Debug)]
@@ -57,12 +50,13 @@ pub(crate) struct Parts<'a> {
 
 /// The request, and what the host's control group is to enforce.
 pub(crate) fn create_request(parts: Parts<'_>) -> Result<(CreateRequest, Resources), Error> {
+    devices::check(&parts.spec.host_config)?;
     let paths = HostPaths {
         resolv_conf: Some(file("resolv.conf")),
         hostname: Some(file("hostname")),
         hosts: Some(file("hosts")),
         mount_sources: parts.shared.sources.clone(),
-        devices: devices::of_guest(&parts.spec.host_config),
+        devices: devices::look_up(&parts.spec.host_config),
         ..HostPaths::default()
     };
     let config = sbx_sandbox::oci::runtime_config(parts.spec, parts.machine, &paths)?;
@@ -114,7 +108,8 @@ fn furnishings(parts: &Parts<'_>) -> Vec<Furnishing> {
 /// enforced on both sides, so that the machine itself cannot exceed it either.
 fn split_resources(plan: &mut ContainerPlan) -> Resources {
     let guest = &mut plan.cgroup.resources;
-    let mut host = Resources { cpu: guest.cpu.clone(), block: std::mem::take(&mut guest.block), ..Resources::default() };
+    let mut host =
+        Resources { cpu: guest.cpu.clone(), block: std::mem::take(&mut guest.block), ..Resources::default() };
     guest.cpu.cpus.clear();
     guest.cpu.mems.clear();
     // Real-time scheduling of version 1 has no meaning for the machine's threads.

@@ -22,6 +22,7 @@ pub struct Image {
     name: String,
     layers: Vec<Vec<u8>>,
     config: Value,
+    architecture: &'static str,
 }
 
 /// A blob with its digest.
@@ -67,7 +68,12 @@ impl Image {
     /// An image of the given layers (uncompressed tars).
     pub fn new(name: &str, layers: Vec<Vec<u8>>) -> Self {
         let config = json!({ "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": ["sh"] });
-        Self { name: name.to_owned(), layers, config }
+        Self { name: name.to_owned(), layers, config, architecture: architecture() }
+    }
+
+    /// The same image, but it says that it is for another architecture.
+    pub fn on(self, architecture: &'static str) -> Self {
+        Self { architecture, ..self }
     }
 
     /// busybox with all its commands, a user database and empty mount points: [`BUSYBOX`].
@@ -111,7 +117,7 @@ impl Image {
             .map(|n| json!({ "created": "2024-01-02T03:04:05Z", "created_by": format!("layer {n}"), "comment": "made by a test" }))
             .collect();
         let config = Blob::json(&json!({
-            "architecture": architecture(), "os": "linux", "created": "2024-01-02T03:04:05Z",
+            "architecture": self.architecture, "os": "linux", "created": "2024-01-02T03:04:05Z",
             "config": self.config, "rootfs": { "type": "layers", "diff_ids": ids }, "history": history,
         }));
         let manifest = Blob::json(&json!({

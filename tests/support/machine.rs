@@ -17,6 +17,8 @@ use super::wait::{DEADLINE, eventually, within};
 pub enum Mode {
     /// Namespaces and a cgroup of the host's kernel.
     Process,
+    /// A virtual machine of its own.
+    Vm,
 }
 
 impl Mode {
@@ -24,26 +26,37 @@ impl Mode {
     pub fn word(self) -> &'static str {
         match self {
             Self::Process => "process",
+            Self::Vm => "vm",
         }
     }
 }
 
-/// The modes that this build has.
-pub fn modes() -> &'static [Mode] {
-    &[Mode::Process]
+/// The modes under test: `SBX_TEST_MODES`, a list with commas. `scripts/test` runs every suite on this machine with
+/// `process` and, where KVM is needed, in a machine that has it with `vm`.
+pub fn modes() -> Vec<Mode> {
+    let named = std::env::var("SBX_TEST_MODES").unwrap_or_else(|_| "process".to_owned());
+    let mode = |word: &str| match word {
+        "process" => Mode::Process,
+        "vm" => Mode::Vm,
+        other => panic!("SBX_TEST_MODES names {other}, not process or vm"),
+    };
+    named.split(',').map(mode).collect()
 }
 
 /// Runs one body in every mode, each on a machine of its own that has the busybox image.
 #[track_caller]
 pub fn each_mode(body: impl Fn(&Machine)) {
     for mode in modes() {
-        Machine::warm(*mode).guarded(&body);
+        Machine::warm(mode).guarded(&body);
     }
 }
 
 /// Runs a body on a machine without images, for what does not depend on the mode.
 #[track_caller]
 pub fn machine(body: impl Fn(&Machine)) {
+    if !modes().contains(&Mode::Process) {
+        return; // It runs where process mode is under test.
+    }
     let machine = Machine::warm(Mode::Process);
     machine.ok(&["rmi", BUSYBOX]);
     machine.guarded(&body);

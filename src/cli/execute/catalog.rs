@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sbx_engine::{Engine, ErrorKind};
 use sbx_image::{ImageSummary, Reference, RemoveMode};
 
-use super::{Fault, Outcome, glob, images, print};
+use super::{Fault, Outcome, glob, images, print, tell};
 use crate::command::{History, ListImages, RemoveImages, Tag};
 use crate::filter::Filters;
 use crate::rows::{HISTORY, HISTORY_WITH_TIMES, HistoryRow, IMAGES, IMAGES_WITH_DIGEST, ImageRow};
@@ -164,7 +164,7 @@ pub(super) fn remove(engine: &Engine, command: &RemoveImages) -> Outcome {
         (false, false) => Err(Fault::plain(faults.join("\n"))),
         (false, true) => {
             // Nothing is wrong with what is gone already.
-            eprintln!("{}", faults.join("\n"));
+            tell(&faults.join("\n"));
             Ok(0)
         }
     }

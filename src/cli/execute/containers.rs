@@ -3,7 +3,7 @@
 use sbx_engine::{AnonymousVolumes, Engine, ErrorKind, Force};
 use sbx_sandbox::signal;
 
-use super::{Fault, Outcome, each};
+use super::{Fault, Outcome, each, print, tell};
 use crate::command::{Kill, Remove, Rename, Stop};
 
 fn signal_number(text: &str) -> Result<i32, Fault> {
@@ -15,8 +15,7 @@ pub(super) fn stop(engine: &Engine, command: &Stop) -> Outcome {
     let signal = command.signal.as_deref().map(signal_number).transpose()?;
     each(&command.containers, |name| {
         engine.stop(&engine.find(name)?, signal, command.timeout)?;
-        println!("{name}");
-        Ok(())
+        print(name).map(drop)
     })
 }
 
@@ -25,8 +24,7 @@ pub(super) fn restart(engine: &Engine, command: &Stop) -> Outcome {
     let signal = command.signal.as_deref().map(signal_number).transpose()?;
     each(&command.containers, |name| {
         engine.restart(&engine.find(name)?, signal, command.timeout)?;
-        println!("{name}");
-        Ok(())
+        print(name).map(drop)
     })
 }
 
@@ -36,8 +34,7 @@ pub(super) fn kill(engine: &Engine, command: &Kill) -> Outcome {
     each(&command.containers, |name| {
         let id = engine.find(name)?;
         engine.kill(&id, signal).map_err(|error| Fault::plain(format!("cannot kill container: {name}: {error}")))?;
-        println!("{name}");
-        Ok(())
+        print(name).map(drop)
     })
 }
 
@@ -49,31 +46,26 @@ pub(super) fn remove(engine: &Engine, command: &Remove) -> Outcome {
         let id = match engine.find(name.trim_start_matches('/')) {
             // Nothing is wrong with what is gone already.
             Err(error) if command.force && error.kind == ErrorKind::NotFound => {
-                eprintln!("{error}");
+                tell(&error.to_string());
                 return Ok(());
             }
             found => found?,
         };
         engine.remove(&id, force, volumes)?;
-        println!("{name}");
-        Ok(())
+        print(name).map(drop)
     })
 }
 
 /// `wait`.
 pub(super) fn wait(engine: &Engine, names: &[String]) -> Outcome {
-    each(names, |name| {
-        println!("{}", engine.wait(&engine.find(name)?)?);
-        Ok(())
-    })
+    each(names, |name| print(&engine.wait(&engine.find(name)?)?.to_string()).map(drop))
 }
 
 /// `pause`.
 pub(super) fn pause(engine: &Engine, names: &[String]) -> Outcome {
     each(names, |name| {
         engine.pause(&engine.find(name)?)?;
-        println!("{name}");
-        Ok(())
+        print(name).map(drop)
     })
 }
 
@@ -81,8 +73,7 @@ pub(super) fn pause(engine: &Engine, names: &[String]) -> Outcome {
 pub(super) fn unpause(engine: &Engine, names: &[String]) -> Outcome {
     each(names, |name| {
         engine.unpause(&engine.find(name)?)?;
-        println!("{name}");
-        Ok(())
+        print(name).map(drop)
     })
 }
 

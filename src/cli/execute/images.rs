@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use sbx_engine::Engine;
 use sbx_image::{Event, Image, LayerState, LoadOptions, Platform, Progress, PulledImage, Reference, Silent};
 
-use super::{Fault, Outcome};
+use super::{Fault, Outcome, print, tell};
 use crate::command::{Load, Pull};
 use crate::progress::{LayerStep, Mode, PullProgress, Pulled};
 
@@ -21,7 +21,7 @@ impl<W: Write + Send> Progress for Shown<W> {
         let _ = match event {
             Event::Pulling { tag, repository } => self.progress.begin(tag, repository),
             Event::MirrorFailed { host, problem } => {
-                eprintln!("WARNING: mirror {host}: {problem}");
+                tell(&format!("WARNING: mirror {host}: {problem}"));
                 Ok(())
             }
             Event::Layer { blob, state } => self.progress.layer(&blob.to_string(), step(state)),
@@ -52,21 +52,19 @@ pub(super) fn platform(text: &str) -> Result<Option<Platform>, Fault> {
 
 /// Whether an image is of the platform that was asked for; empty asks for none.
 pub(super) fn check_platform(image: &Image, wanted: &str, name: &str) -> Result<(), Fault> {
+    let mismatch = platform(wanted)?.and_then(|wanted| mismatch(image, &wanted, name));
+    mismatch.map_or(Ok(()), |message| Err(Fault::plain(message)))
+}
+
+/// In Docker's words, that an image is not of the platform that was asked for by name.
+pub(super) fn mismatch(image: &Image, wanted: &Platform, name: &str) -> Option<String> {
     let own = image.config.platform();
-    match platform(wanted)? {
-        Some(wanted)
-            if own.os != wanted.os
-                || own.architecture != wanted.architecture
-                || (!wanted.variant.is_empty() && own.variant != wanted.variant) =>
-        {
-            let message = format!(
-                "image with reference {name} was found but its platform ({own}) does not match the specified platform \
-                 ({wanted})"
-            );
-            Err(Fault::plain(message))
-        }
-        _ => Ok(()),
-    }
+    (!wanted.is_served_by(&own)).then(|| {
+        format!(
+            "image with reference {name} was found but its platform ({own}) does not match the specified platform \
+             ({wanted})"
+        )
+    })
 }
 
 pub(super) fn reference(text: &str) -> Result<Reference, Fault> {
@@ -82,8 +80,10 @@ fn pull_shown(
     out: impl Write + Send,
 ) -> Result<PulledImage, Fault> {
     let shown = Shown { progress: PullProgress::new(mode, out) };
-    let pulled = engine.pull(reference.clone(), platform, &shown)?;
+    let pulled = engine.pull(reference.clone(), platform.clone(), &shown)?;
     shown.progress.end(&Pulled {
+        // An image that exists for one platform only is brought all the same, as Docker does; `run` will not take it.
+        warning: platform.and_then(|wanted| mismatch(&pulled.image, &wanted, &reference.familiar())),
         familiar: reference.familiar(),
         canonical: reference.to_string(),
         digest: pulled.digest.to_string(),
@@ -117,7 +117,7 @@ pub(super) fn pull(engine: &Engine, command: &Pull) -> Outcome {
         && !command.reference.ends_with(":latest")
         && !command.quiet
     {
-        println!("Using default tag: latest");
+        print("Using default tag: latest")?;
     }
     let mode = match (command.quiet, io::stdout().is_terminal() && io::stderr().is_terminal()) {
         (true, _) => Mode::Quiet,
@@ -143,7 +143,7 @@ pub(super) fn load(engine: &Engine, command: &Load) -> Outcome {
     };
     for loaded in engine.load(&mut input, &options, &Silent)? {
         for line in loaded.lines() {
-            println!("{line}");
+            print(&line)?;
         }
     }
     Ok(0)

@@ -8,7 +8,7 @@ use sbx_sandbox::spec::{MountKind, MountOrigin, SandboxSpec};
 use sbx_sandbox::timestamp::Timestamp;
 
 use super::conditions::Conditions;
-use super::{Fault, Outcome, print, status};
+use super::{Fault, Outcome, print, status, tell};
 use crate::command::{ListContainers, Port};
 use crate::rows::{CONTAINERS, CONTAINERS_WITH_SIZE, ContainerRow, PortRow};
 use crate::table::{Style, render, shows};
@@ -28,7 +28,7 @@ pub(super) fn list(engine: &Engine, command: &ListContainers) -> Outcome {
     }
     let custom = command.format.as_deref().filter(|format| *format != "table");
     if custom.is_some() && command.quiet {
-        eprintln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+        tell("WARNING: Ignoring custom format, because both --format and --quiet are set.");
     }
     let format = match (custom, command.quiet, command.size) {
         (_, true, _) => Some("{{.ID}}"),

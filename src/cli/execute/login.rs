@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use sbx_engine::Engine;
 use sbx_image::LoginRequest;
 
-use super::{Fault, Outcome, print};
+use super::{Fault, Outcome, print, tell};
 use crate::command::{Login, Password};
 use crate::terminal::RawMode;
 
@@ -18,7 +18,7 @@ const INTERRUPTED: u8 = 130;
 /// `login`.
 pub(super) fn login(engine: &Engine, command: &Login) -> Outcome {
     if matches!(command.password, Password::Given(_)) {
-        eprintln!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+        tell("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
     }
     let asks = command.username.is_none() || command.password == Password::Ask;
     if asks && !io::stdin().is_terminal() {
@@ -39,7 +39,7 @@ pub(super) fn login(engine: &Engine, command: &Login) -> Outcome {
     let request = LoginRequest { server: command.server.clone().unwrap_or_default(), username, password };
     let done = sbx_image::login(&request, &engine.registries()).map_err(sbx_engine::Error::from)?;
     if let Some(warning) = done.warning() {
-        eprintln!("\n{warning}\n");
+        tell(&format!("\n{warning}\n"));
     }
     print(&done.message)
 }

@@ -6,6 +6,7 @@ mod archive;
 mod catalog;
 mod conditions;
 mod containers;
+mod doctor;
 mod glob;
 mod images;
 mod inspect;
@@ -117,12 +118,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let invocation = match crate::parse(arguments) {
         Ok(invocation) => invocation,
         Err(error) => {
-            eprintln!("{}", error.message.trim_end_matches('\n'));
+            tell(error.message.trim_end_matches('\n'));
             return i32::from(error.status);
         }
     };
     for notice in &invocation.notices {
-        eprintln!("{notice}");
+        tell(notice);
     }
     match execute(invocation) {
         Ok(status) => status,
@@ -131,7 +132,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
             let _ = std::io::stdout().flush();
             if !fault.message.is_empty() {
                 let who = if fault.bare { "" } else { "sbx: " };
-                eprintln!("{who}{}", fault.message);
+                tell(&format!("{who}{}", fault.message));
             }
             i32::from(fault.status)
         }
@@ -171,6 +172,7 @@ fn execute(invocation: Invocation) -> Outcome {
         Command::Stats(command) => stats::stats(&engine()?, &command),
         Command::PruneContainers(command) => prune::containers(&engine()?, &command),
         Command::Info(format) => system::info(&engine()?, &format),
+        Command::Doctor(command) => doctor::doctor(&paths(&invocation.globals), &command),
         Command::Version(format) => system::version(&format),
         Command::Images(command) => catalog::list(&engine()?, &command),
         Command::RemoveImages(command) => catalog::remove(&engine()?, &command),
@@ -199,13 +201,21 @@ pub(crate) fn print(text: &str) -> Outcome {
     Ok(0)
 }
 
+/// Tells the user a line on the standard error. Where nobody reads that, there is nobody to tell.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 /// Does something to each of `names`; what fails is told, the others are done all the same.
 pub(crate) fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), Fault>) -> Outcome {
     let mut status = 0;
     for name in names {
         if let Err(fault) = act(name) {
             let _ = std::io::stdout().flush();
-            eprintln!("{}", fault.message);
+            // An output that nobody reads has no message, and is no reason to leave the others undone.
+            if !fault.message.is_empty() {
+                tell(&fault.message);
+            }
             status = i32::from(fault.status);
         }
     }

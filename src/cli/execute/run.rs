@@ -11,9 +11,10 @@ use sbx_sandbox::id::Id;
 use sbx_sandbox::plan::ExecRequest;
 use sbx_sandbox::store::Durability;
 
+use super::images::{mismatch, pull_for_run};
 use super::interactive::{Copies, End, check_terminal};
 use super::signals::Forwarding;
-use super::{Fault, Outcome, fault_of_start};
+use super::{Fault, Outcome, fault_of_start, print, tell};
 use crate::command::{Attach, Exec, Start};
 use crate::detach::DetachKeys;
 use crate::run::{PullPolicy, RunCommand, RunOptions, Streams};
@@ -22,8 +23,7 @@ use crate::terminal::{RawMode, is_terminal, window_size};
 /// `create`.
 pub(super) fn create(engine: &Engine, command: RunCommand) -> Outcome {
     let id = make(engine, command, Durability::Durable)?.0;
-    println!("{id}");
-    Ok(0)
+    print(id.as_str())
 }
 
 /// `run`.
@@ -39,8 +39,7 @@ pub(super) fn run(engine: &Engine, mut command: RunCommand) -> Outcome {
     let (id, _) = make(engine, command, Durability::Rebuildable)?;
     if options.detach {
         engine.start(&id, &[]).map_err(fault_of_start)?;
-        println!("{id}");
-        return Ok(0);
+        return print(id.as_str());
     }
     let streams = kinds(options.attach, tty);
     let started = engine.start(&id, &streams).map_err(fault_of_start)?;
@@ -64,7 +63,7 @@ fn make(engine: &Engine, command: RunCommand, durability: Durability) -> Result<
     let image = image(engine, &request.config.image, &options)?;
     let created = engine.create(request, &image, durability)?;
     for warning in &created.warnings {
-        eprintln!("WARNING: {warning}");
+        tell(&format!("WARNING: {warning}"));
     }
     if let Some(path) = &options.id_file {
         std::fs::write(path, created.id.as_str()).map_err(|error| {
@@ -94,40 +93,29 @@ fn image(engine: &Engine, name: &str, options: &RunOptions) -> Result<Image, Fau
     if let Some(wanted) = platform.as_ref().filter(|wanted| wanted.os != "linux") {
         return Err(Fault::engine(format!("--platform {wanted}: only images for linux can be run")));
     }
+    let checked = |image: Image| match platform.as_ref().and_then(|wanted| mismatch(&image, wanted, name)) {
+        None => Ok(image),
+        Some(message) => Err(Fault::engine(message)),
+    };
     if options.pull != PullPolicy::Always {
-        match engine.image(name) {
-            Ok(image) if platform.as_ref().is_none_or(|wanted| fits(&image, wanted)) => return Ok(image),
-            Ok(image) if options.pull == PullPolicy::Never => {
-                let message = format!(
-                    "image with reference {name} was found but its platform ({}) does not match the specified platform \
-                     ({})",
-                    image.config.platform(),
-                    options.platform
-                );
-                return Err(Fault::engine(message));
-            }
-            Ok(_) => {}
+        match engine.image(name).map(checked) {
+            Ok(Ok(image)) => return Ok(image),
+            Ok(Err(mismatch)) if options.pull == PullPolicy::Never => return Err(mismatch),
+            Ok(Err(_)) => {}
             Err(error) if error.kind == sbx_engine::ErrorKind::NotFound => {
                 if options.pull == PullPolicy::Never {
                     return Err(error.into());
                 }
                 let reference = Reference::parse(name).map_err(|error| Fault::engine(error.to_string()))?;
                 if !options.quiet {
-                    eprintln!("Unable to find image '{}' locally", reference.familiar());
+                    tell(&format!("Unable to find image '{}' locally", reference.familiar()));
                 }
             }
             Err(error) => return Err(error.into()),
         }
     }
     let reference = Reference::parse(name).map_err(|error| Fault::engine(error.to_string()))?;
-    super::images::pull_for_run(engine, reference, platform, options.quiet)
-}
-
-fn fits(image: &Image, wanted: &Platform) -> bool {
-    let own = image.config.platform();
-    own.os == wanted.os
-        && own.architecture == wanted.architecture
-        && (wanted.variant.is_empty() || own.variant == wanted.variant)
+    pull_for_run(engine, reference, platform.clone(), options.quiet).and_then(checked)
 }
 
 /// Streams to be connected. A terminal has no standard error of its own.
@@ -153,8 +141,7 @@ pub(super) fn start(engine: &Engine, command: &Start) -> Outcome {
     super::each(&command.containers, |name| {
         let id = engine.find(name)?;
         engine.start(&id, &[])?;
-        println!("{name}");
-        Ok(())
+        print(name).map(drop)
     })
 }
 
@@ -267,7 +254,7 @@ impl Stay {
             End::Detached => {
                 let _ = std::io::stdout().flush();
                 if !self.container {
-                    eprintln!("exec session was detached: read escape sequence");
+                    tell("exec session was detached: read escape sequence");
                 }
                 Ok(0)
             }

@@ -45,15 +45,23 @@ impl Forwarding {
         }
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&wanted), Some(&mut before))?;
+        let forwarding = Self { before };
         if proxy || window {
-            let other = client.another()?;
+            let other = match client.another() {
+                Ok(other) => other,
+                // The container has ended already: what it leaves is still to be read, and nobody is there for signals.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    return Ok(forwarding);
+                }
+                Err(error) => return Err(error),
+            };
             let id = id.clone();
             thread::Builder::new()
                 .name("signals".to_owned())
                 .stack_size(256 << 10)
                 .spawn(move || forward(&wanted, other, &id, session))?;
         }
-        Ok(Self { before })
+        Ok(forwarding)
     }
 }
 

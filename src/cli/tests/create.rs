@@ -57,6 +57,8 @@ const OWN: &[(&str, Own)] = &[
     ("--disable-content-trust=false", Own::Refuses("--disable-content-trust=false is not supported: ")),
     ("-p target=80,nope=1", Own::Refuses("invalid field key nope")),
     ("gw-priority=5", Own::Refuses("gw-priority is not supported: ")),
+    // A user namespace for one container alone: Docker remaps a whole daemon or nothing.
+    ("--userns private", Own::Accepts),
     // Docker wraps around.
     ("--cpus 1000000000000", Own::Refuses("value 1000000000000 is too large")),
     // The reason is the words of another JSON parser.

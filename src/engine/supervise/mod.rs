@@ -87,26 +87,27 @@ fn assemble(
     program: OwnedFd,
 ) -> anyhow::Result<Supervisor> {
     listener.set_nonblocking(true).context("prepare the socket")?;
-    let machine = crate::facts::machine();
+    let machine = crate::isolation::machine_for(spec.isolation.isolation, &spec.host_config, None);
     let state = store.state(&spec.id)?;
     let files = store.files(&spec.id);
     let log = open_log(&spec, &files.log())?;
+    let layers = LayerStore::open(&paths.root)?;
+    let mounts = LayerMounts::open(&paths.run)?;
+    let network = Network::open(&paths.root, &paths.run, &crate::network_options(settings)?)?;
+    let volumes = Volumes::of(&store);
     let sandbox = match spec.isolation.isolation {
-        Mode::Process => Sandbox::Process(Box::new(sbx_process_mode::Sandbox::new(
-            spec.clone(),
-            Setting {
-                machine: machine.clone(),
-                files,
-                run: paths.run.clone(),
-                layers: LayerStore::open(&paths.root)?,
-                mounts: LayerMounts::open(&paths.run)?,
-                network: Network::open(&paths.root, &paths.run, &crate::network_options(settings)?)?,
-                volumes: Volumes::of(&store),
-                joined: joined(&store, &spec)?,
-                program,
-            },
-        ))),
-        Mode::Vm => bail!("{}", crate::VM_NOT_BUILT),
+        Mode::Process => {
+            let joined = joined(&store, &spec)?;
+            let (machine, run) = (machine.clone(), paths.run.clone());
+            let setting = Setting { machine, files, run, layers, mounts, network, volumes, joined, program };
+            Sandbox::Process(Box::new(sbx_process_mode::Sandbox::new(spec.clone(), setting)))
+        }
+        Mode::Vm => {
+            let machine = crate::facts::machine();
+            let artifacts = crate::isolation::artifacts()?;
+            let setting = sbx_vm_mode::Setting { machine, files, layers, mounts, network, volumes, artifacts };
+            Sandbox::Vm(Box::new(sbx_vm_mode::Sandbox::new(spec.clone(), setting)))
+        }
     };
     let record = Record::new(store, &spec, state, paths.sandbox(spec.id.as_str()).network());
     Ok(Supervisor::new(Parts { spec, machine, record, sandbox, log, listener, signals: signals()? }))

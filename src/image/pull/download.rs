@@ -48,26 +48,37 @@ struct Arrived {
 }
 
 impl Download<'_> {
-    /// Brings the file to its full length and verifies it.
+    /// Brings the file to its full length and verifies it. What has arrived stays when that fails, for the next pull.
     pub(super) async fn run(&self, partial: Partial) -> Result<Partial> {
         let mut arrived = self.resume(partial).await?;
+        match self.complete(&mut arrived).await {
+            Ok(()) => Ok(arrived.partial),
+            Err(error) => {
+                if arrived.hasher.len() == 0 {
+                    arrived.partial.discard();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn complete(&self, arrived: &mut Arrived) -> Result<()> {
         let mut source = 0;
         let (mut tries, mut mismatches) = (0, 0);
         loop {
             let before = arrived.hasher.len();
             let session = &self.sessions[source];
-            let failure = match self.attempt(session, &mut arrived).await {
+            let failure = match self.attempt(session, arrived).await {
                 Ok(()) => {
                     (self.tell)(LayerState::Verifying);
                     let found = arrived.hasher.clone().finish();
                     if found == self.blob.digest {
-                        return Ok(arrived.partial);
+                        return Ok(());
                     }
                     mismatches += 1;
-                    self.restart(&mut arrived)?;
+                    self.restart(arrived)?;
                     let problem = format!("filesystem layer verification failed: the content has the digest {found}");
                     if mismatches > 1 {
-                        arrived.partial.discard();
                         return Err(Error::Layer { digest: self.blob.digest, problem });
                     }
                     Failure::transient(problem)
@@ -133,7 +144,10 @@ impl Download<'_> {
         match response.status() {
             StatusCode::OK => {
                 if let Some(len) = response.content_length().filter(|len| *len != self.blob.size) {
-                    return Err(Failure::transient(format!("it offers {len} bytes instead of {}", self.blob.size)));
+                    return Err(Failure::transient(format!(
+                        "it offers a size of {len} bytes, the manifest says {}",
+                        self.blob.size
+                    )));
                 }
                 if from > 0 {
                     self.restart(arrived)?;

@@ -30,7 +30,8 @@ use crate::store::{Admission, Image, Layer, Store};
 pub struct PullRequest {
     /// The image.
     pub reference: Reference,
-    /// `--platform`; `None` takes the host's, and an image that exists for one platform only as it is.
+    /// `--platform`; `None` takes the host's. An index must have it; an image that exists for one platform only is pulled
+    /// as it is, as Docker does, and its [`crate::ImageConfig::platform`] says which.
     pub platform: Option<Platform>,
     /// Layers downloaded at the same time; Docker's `max-concurrent-downloads`, 3.
     pub parallel: usize,

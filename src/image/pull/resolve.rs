@@ -101,7 +101,7 @@ async fn follow(request: &PullRequest, session: &Session<'_>, tag: &str) -> Resu
             Document::Manifest(manifest) => {
                 let kind = fetched.content_type.split(';').next().unwrap_or_default().trim().to_owned();
                 let descriptor = Descriptor::new(&kind, fetched.digest, len);
-                let (config, bytes) = configuration(request, &manifest, session, &wanted).await?;
+                let (config, bytes) = configuration(&manifest, session).await?;
                 documents.push(bytes);
                 return Ok((root, manifest, descriptor, config, documents));
             }
@@ -124,26 +124,12 @@ fn check_entry(entry: &Descriptor, fetched: &Fetched) -> Result<()> {
     Ok(())
 }
 
-async fn configuration(
-    request: &PullRequest,
-    manifest: &Manifest,
-    session: &Session<'_>,
-    wanted: &Platform,
-) -> Result<(ImageConfig, Vec<u8>), Failure> {
+async fn configuration(manifest: &Manifest, session: &Session<'_>) -> Result<(ImageConfig, Vec<u8>), Failure> {
     let Descriptor { digest, size, .. } = manifest.config;
     let fetch = || session.small_blob(&digest, size, MAX_CONFIG_SIZE);
     let bytes = retrying(session.registries(), fetch).await?;
     let config = ImageConfig::parse(&bytes, digest)?;
     check_image(&config, manifest, digest)?;
-    let actual = config.platform();
-    if request.platform.is_some() && !actual.architecture.is_empty() && wanted.distance(&actual).is_none() {
-        return Err(Error::PlatformMismatch {
-            reference: request.reference.familiar(),
-            wanted: wanted.to_string(),
-            actual: actual.normalised().to_string(),
-        }
-        .into());
-    }
     Ok((config, bytes))
 }
 

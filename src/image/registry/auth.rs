@@ -188,7 +188,7 @@ async fn fetch(
     if !response.status().is_success() {
         return Err(Failure::of_response(response, clients.registries).await);
     }
-    let body = read_body(response, MAX_TOKEN_BODY, clients.registries).await?;
+    let body = read_body(response, MAX_TOKEN_BODY, "token", clients.registries).await?;
     let answer: TokenAnswer = serde_json::from_slice(&body)
         .map_err(|_| unauthorized(endpoint, "the answer of its token service cannot be read"))?;
     match [answer.token, answer.access_token].into_iter().find(|token| !token.is_empty()) {

@@ -7,6 +7,7 @@ use reqwest::Response;
 
 use super::Registries;
 use super::failure::{Failure, explain};
+use super::session::authority;
 use crate::error::Error;
 
 /// Least bytes per window of silence: a registry that drips slower is as good as dead.
@@ -48,12 +49,17 @@ impl Pace {
     }
 }
 
-/// Reads a small body whole.
-pub(crate) async fn read_body(mut response: Response, max: u64, registries: &Registries) -> Result<Vec<u8>, Failure> {
+/// Reads a small body whole; `what` says in an error what was too long.
+pub(crate) async fn read_body(
+    mut response: Response,
+    max: u64,
+    what: &str,
+    registries: &Registries,
+) -> Result<Vec<u8>, Failure> {
     let too_long = |response: &Response| {
         Failure::Final(Error::Registry {
-            host: response.url().host_str().unwrap_or_default().to_owned(),
-            step: "read its answer".to_owned(),
+            host: authority(response.url()),
+            step: format!("read the {what} that it sends"),
             problem: format!("it is longer than {max} bytes"),
         })
     };

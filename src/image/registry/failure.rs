@@ -74,7 +74,7 @@ impl Failure {
         let status = response.status();
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let after = after.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
-        let body = read_body(response, MAX_ERROR_BODY, registries).await.unwrap_or_default();
+        let body = read_body(response, MAX_ERROR_BODY, "error message", registries).await.unwrap_or_default();
         let document: ErrorDocument = serde_json::from_slice(&body).unwrap_or_default();
         let entry = document.errors.into_iter().next().unwrap_or_default();
         let message = clean(if entry.message.is_empty() { &document.details } else { &entry.message });

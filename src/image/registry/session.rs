@@ -129,7 +129,7 @@ impl<'a> Session<'a> {
         };
         let content_type = header(CONTENT_TYPE.as_str());
         let announced = header("docker-content-digest");
-        let bytes = read_body(response, MAX_MANIFEST_SIZE, self.registries()).await?;
+        let bytes = read_body(response, MAX_MANIFEST_SIZE, "manifest", self.registries()).await?;
         let digest = Digest::of(&bytes);
         let wrong =
             |problem: String| Failure::Final(Error::document(format!("manifest {}", clean(tag_or_digest)), problem));
@@ -137,7 +137,10 @@ impl<'a> Session<'a> {
             return Err(wrong(format!("the registry sent content with the digest {digest} instead of {expected}")));
         }
         if announced.starts_with("sha256:") && announced != digest.to_string() {
-            return Err(wrong(format!("the registry announced {} but sent {digest}", clean(&announced))));
+            return Err(wrong(format!(
+                "the registry announced the digest {} but sent content with the digest {digest}",
+                clean(&announced)
+            )));
         }
         Ok(Fetched { bytes, content_type, digest })
     }
@@ -158,7 +161,7 @@ impl<'a> Session<'a> {
         if response.status() != StatusCode::OK {
             return Err(Failure::of_response(response, self.registries()).await);
         }
-        let bytes = read_body(response, max, self.registries()).await?;
+        let bytes = read_body(response, max, "image configuration", self.registries()).await?;
         if bytes.len() as u64 != size {
             return Err(wrong(format!("the registry sent {} bytes instead of {size}", bytes.len())));
         }

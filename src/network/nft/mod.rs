@@ -76,6 +76,11 @@ fn in_messages<'a>(
     elements.chunks(256).map(message)
 }
 
+/// Whether the kernel's nf_tables can be talked to. Changes nothing.
+pub fn firewall_answers() -> Result<()> {
+    generation(&mut Conversation::netfilter()?).map(drop)
+}
+
 /// The generation of the whole rule set: it grows with every change to any table.
 fn generation(netlink: &mut Conversation) -> Result<u32> {
     const STEP: &str = "read the generation of the nftables rules";

@@ -16,16 +16,16 @@ use super::lab::{Netns, in_new_netns, ip, nft};
 use crate::proxy::{Targets, run};
 use crate::{Endpoint, PortRequest, Protocol, ports};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough for a packet to cross two links.
 const NEVER: Duration = Duration::from_millis(400);
 
-struct Lan {
-    host: Host,
-    neighbour: Netns,
+pub(super) struct Lan {
+    pub(super) host: Host,
+    pub(super) neighbour: Netns,
 }
 
-fn lan() -> Lan {
+pub(super) fn lan() -> Lan {
     let neighbour = Netns::new();
     ip("link add lan type veth peer name far");
     ip("addr add 192.0.2.1/24 dev lan");
@@ -43,7 +43,7 @@ fn lan() -> Lan {
 }
 
 /// A server in a container (or anywhere): answers every connection and datagram on a port with the peer's address.
-fn serve(netns: &Netns, address: &str, port: u16) {
+pub(super) fn serve(netns: &Netns, address: &str, port: u16) {
     let address: SocketAddr = SocketAddr::new(address.parse().unwrap(), port);
     let (tcp, udp) = netns.enter(|| (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap()));
     thread::spawn(move || {
@@ -62,7 +62,7 @@ fn serve(netns: &Netns, address: &str, port: u16) {
 }
 
 /// Whom the server saw; `None` when there was no way.
-fn ask_tcp(from: &Netns, address: &str, port: u16, patience: Duration) -> Option<IpAddr> {
+pub(super) fn ask_tcp(from: &Netns, address: &str, port: u16, patience: Duration) -> Option<IpAddr> {
     from.enter(|| {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
@@ -73,7 +73,7 @@ fn ask_tcp(from: &Netns, address: &str, port: u16, patience: Duration) -> Option
     })
 }
 
-fn ask_udp(from: &Netns, address: &str, port: u16, patience: Duration) -> Option<IpAddr> {
+pub(super) fn ask_udp(from: &Netns, address: &str, port: u16, patience: Duration) -> Option<IpAddr> {
     from.enter(|| {
         let any = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
         let socket = UdpSocket::bind(any).unwrap();
@@ -97,7 +97,7 @@ fn ask_again(socket: &UdpSocket, patience: Duration) -> Option<IpAddr> {
     None
 }
 
-fn ask_both(from: &Netns, address: &str, port: u16) -> [Option<IpAddr>; 2] {
+pub(super) fn ask_both(from: &Netns, address: &str, port: u16) -> [Option<IpAddr>; 2] {
     [ask_tcp(from, address, port, PATIENCE), ask_udp(from, address, port, PATIENCE)]
 }
 
@@ -106,7 +106,7 @@ fn nobody(from: &Netns, address: &str, port: u16) {
     assert_eq!(ask_udp(from, address, port, NEVER), None, "UDP to {address} port {port}");
 }
 
-fn requests(host_address: Option<&str>, host_port: u16, container_port: u16) -> Vec<PortRequest> {
+pub(super) fn requests(host_address: Option<&str>, host_port: u16, container_port: u16) -> Vec<PortRequest> {
     [Protocol::Tcp, Protocol::Udp]
         .map(|protocol| PortRequest {
             protocol,
@@ -118,7 +118,7 @@ fn requests(host_address: Option<&str>, host_port: u16, container_port: u16) -> 
 }
 
 /// Publishes with sockets and proxy, as a supervisor does.
-fn publish(host: &Host, endpoint: &Endpoint, requests: &[PortRequest]) {
+pub(super) fn publish(host: &Host, endpoint: &Endpoint, requests: &[PortRequest]) {
     let reserved = ports::reserve(requests).unwrap();
     let published: Vec<_> = reserved.iter().map(|reserved| reserved.published).collect();
     host.network.publish(endpoint, &published).unwrap();
@@ -126,7 +126,7 @@ fn publish(host: &Host, endpoint: &Endpoint, requests: &[PortRequest]) {
     thread::spawn(move || run(reserved, &targets));
 }
 
-fn both(address: &str) -> [Option<IpAddr>; 2] {
+pub(super) fn both(address: &str) -> [Option<IpAddr>; 2] {
     [Some(address.parse().unwrap()); 2]
 }
 

@@ -6,3 +6,4 @@ mod host;
 pub(crate) mod lab;
 mod lan;
 mod ports;
+mod tap;

@@ -50,40 +50,63 @@ impl WritableDisk {
     /// # Errors
     /// [`RootfsError::Disk`] where the size cannot be had; an I/O error `AlreadyExists` where the container has a disk.
     pub fn create(dir: &Path, bytes: u64) -> Result<Self, RootfsError> {
+        Self::create_attached(dir, bytes).map(|(this, _)| this)
+    }
+
+    /// What every start begins with: the container's disk as it is, or a new one of `bytes`; opened as by [`Self::attach`].
+    pub fn attach_or_create(dir: &Path, bytes: u64) -> Result<(Self, File), RootfsError> {
+        let this = Self { dir: dir.to_owned() };
+        match this.attach() {
+            Err(RootfsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Self::create_attached(dir, bytes)
+            }
+            file => file.map(|file| (this, file)),
+        }
+    }
+
+    fn create_attached(dir: &Path, bytes: u64) -> Result<(Self, File), RootfsError> {
         let this = Self { dir: dir.to_owned() };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|e| RootfsError::io("create", dir, e))?;
         let unnamed = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(dir);
-        match unnamed {
+        let file = match unnamed {
             // Not all file systems have files without names.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
-                this.create_by_name(bytes)?;
+                this.create_by_name(bytes)?
             }
             file => {
                 let file = file.map_err(|e| this.failed("create", e))?;
-                this.format(&file, bytes)?;
+                this.fill(&file, bytes)?;
                 let source = sys::fd_path(&file);
                 let target = CString::new(this.path().into_os_string().into_encoded_bytes());
                 let target = target.map_err(|e| this.failed("name", e.into()))?;
                 linkat(AT_FDCWD, source.as_c_str(), AT_FDCWD, target.as_c_str(), AtFlags::AT_SYMLINK_FOLLOW)
                     .map_err(|e| this.failed("name", e.into()))?;
+                file
             }
-        }
-        Ok(this)
+        };
+        Ok((this, file))
     }
 
-    fn create_by_name(&self, bytes: u64) -> Result<(), RootfsError> {
+    fn create_by_name(&self, bytes: u64) -> Result<File, RootfsError> {
         let temporary = self.dir.join(TEMPORARY);
         let mut options = OpenOptions::new();
         // One that is there already was left by a killed process.
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.custom_flags(libc::O_NOFOLLOW).open(&temporary);
         let file = file.map_err(|e| RootfsError::io("create", &temporary, e))?;
-        self.format(&file, bytes)?;
+        self.fill(&file, bytes)?;
         if fs::symlink_metadata(self.path()).is_ok() {
             return Err(self.failed("name", io::ErrorKind::AlreadyExists.into()));
         }
-        fs::rename(&temporary, self.path()).map_err(|e| self.failed("name", e))
+        fs::rename(&temporary, self.path()).map_err(|e| self.failed("name", e))?;
+        Ok(file)
+    }
+
+    /// Locks and formats a file that is about to become the disk.
+    fn fill(&self, file: &File, bytes: u64) -> Result<(), RootfsError> {
+        self.lock(file)?;
+        self.format(file, bytes)
     }
 
     /// The disk that `create` made in `dir`.
@@ -110,10 +133,7 @@ impl WritableDisk {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(self.path());
         let file = file.map_err(|e| self.failed("open", e))?;
-        match lock(&file) {
-            Err(Errno::EAGAIN | Errno::EACCES) => return Err(RootfsError::DiskInUse { path: self.path() }),
-            locked => locked.map_err(|e| self.failed("lock", e.into()))?,
-        }
+        self.lock(&file)?;
         let bytes = file.metadata().map_err(|e| self.failed("measure", e))?.len();
         if ext4::is_untouched(&file, bytes).map_err(|source| self.refused(source))? {
             self.format(&file, bytes)?;
@@ -145,6 +165,21 @@ impl WritableDisk {
         Ok(())
     }
 
+    /// Locks the whole file for as long as its open description lives.
+    fn lock(&self, file: &File) -> Result<(), RootfsError> {
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+            Err(Errno::EAGAIN | Errno::EACCES) => Err(RootfsError::DiskInUse { path: self.path() }),
+            locked => locked.map(|_| ()).map_err(|e| self.failed("lock", e.into())),
+        }
+    }
+
     fn metadata(&self) -> Result<fs::Metadata, RootfsError> {
         fs::symlink_metadata(self.path()).map_err(|e| self.failed("measure", e))
     }
@@ -161,13 +196,6 @@ impl WritableDisk {
     fn refused(&self, source: FormatError) -> RootfsError {
         RootfsError::Disk { path: self.path(), source }
     }
-}
-
-/// The whole file, for as long as its open description lives.
-fn lock(file: &File) -> Result<(), Errno> {
-    let whole =
-        libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
-    fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(|_| ())
 }
 
 fn new_identity() -> io::Result<Identity> {

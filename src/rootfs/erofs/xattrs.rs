@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+pub(crate) use sbx_container::overlay::{IMPLIED_ROOT, OPAQUE};
+
 use super::format::XATTR_HEADER;
 use crate::error::LayerError;
 
@@ -14,13 +16,9 @@ const MAX_SHARED: usize = 255;
 /// Linux's `XATTR_NAME_MAX`, prefix included.
 const NAME_MAX: usize = 255;
 
-/// What overlayfs looks for on directories that hide the lower ones.
-pub(crate) const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
 /// On directories with whiteouts. Overlayfs looks for whiteouts in a directory of a single layer only if this says that it was copied up ("from where
 /// is unknown", as its empty value means); otherwise it lists names that are not there. Linux `fs/overlayfs/inode.c`, `ovl_get_inode`.
 pub(crate) const MAY_HIDE: (&[u8], &[u8]) = (b"trusted.overlay.origin", b"");
-/// Our mark on a root that the layer's tar does not describe. Overlayfs hides all `trusted.overlay.*`.
-pub(crate) const IMPLIED_ROOT: (&[u8], &[u8]) = (b"trusted.overlay.sbx-implied", b"y");
 
 /// A set of attributes; 0 is the empty one.
 pub(super) type SetId = u32;

@@ -130,7 +130,7 @@ impl Geometry {
 /// The journal wraps around, so all of its blocks become real ones on the host sooner or later: it ends at 64 MiB, where mke2fs would go on to
 /// 1 GiB. The kernel wants 1024 blocks at least.
 fn journal_blocks(blocks: u64) -> u64 {
-    match blocks * BLOCK >> 20 {
+    match (blocks * BLOCK) >> 20 {
         0..128 => 1024,
         128..1024 => 4096,
         1024..2048 => 8192,

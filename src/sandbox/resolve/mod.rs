@@ -7,6 +7,7 @@
 mod blocks;
 mod image;
 mod logging;
+mod machine;
 mod mount_text;
 mod mounts;
 mod namespaces;
@@ -101,6 +102,7 @@ pub fn resolve(request: CreateRequest, context: Context<'_>) -> Result<(SandboxS
     let mut resolver = Resolver { request, context, warnings: Vec::new() };
     unsupported::check(&resolver.request)?;
     let isolation = isolation(&mut resolver)?;
+    machine::check(&resolver.request, isolation.isolation)?;
     namespaces::conflicts(&resolver.request)?;
     portable::check(&resolver.request.config)?;
     logging::restart(&mut resolver.request.host_config)?;
@@ -135,6 +137,7 @@ pub fn resolve(request: CreateRequest, context: Context<'_>) -> Result<(SandboxS
         mounts,
         security,
     };
+    machine::check_decided(&spec)?;
     log_attributes(&spec).map_err(|message| Invalid::new("HostConfig.LogConfig", message))?;
     Ok((spec, warnings))
 }

@@ -19,11 +19,6 @@ pub(super) fn check(request: &CreateRequest) -> Result<(), Invalid> {
         "--link is not supported: use a network and the container's name",
     )?;
     refuse(
-        !host.storage_opt.is_empty(),
-        "HostConfig.StorageOpt",
-        "--storage-opt is not supported: the writable layer has no quota",
-    )?;
-    refuse(
         !host.device_requests.is_empty(),
         "HostConfig.DeviceRequests",
         "--gpus is not supported: pass the device nodes with --device",

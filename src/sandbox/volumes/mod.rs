@@ -31,7 +31,7 @@ const LONGEST: usize = 200;
 /// The label that Docker gives to volumes that nobody named.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 /// File systems that an option `type` may name. Network file systems are mounted by the kernel alone.
-const TYPES: [&str; 3] = ["tmpfs", "nfs", "none"];
+const TYPES: [&str; 4] = ["tmpfs", "nfs", "nfs4", "none"];
 
 /// Why a volume cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -292,7 +292,8 @@ impl Volumes {
         Ok(volumes)
     }
 
-    /// Removes a volume that no container names. With a mount on it the caller has unmounted it before.
+    /// Removes a volume that no container names. Where it stands for a mount that is still there, it stays: what is
+    /// mounted is never removed.
     pub fn remove(&self, store: &Store, name: &str) -> Result<(), VolumeError> {
         let volume = self.get(name)?;
         let _lock = self.lock()?;
@@ -301,6 +302,16 @@ impl Volumes {
             return Err(VolumeError::InUse { name: name.to_owned(), users });
         }
         let directory = self.directory(&volume.name);
+        if volume.mount().is_some() {
+            // Always empty when nothing is mounted; a mount point is busy (rmdir(2)).
+            let data = self.data(&volume.name);
+            match fs::remove_dir(&data) {
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &data, source).into());
+                }
+                _ => {}
+            }
+        }
         let doomed = self.directory(&format!("{ASIDE}{}", volume.name));
         remove_tree(&doomed)?;
         // Under another name it is no volume; what a crash leaves of it is swept away.

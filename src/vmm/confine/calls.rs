@@ -14,8 +14,9 @@ use libc::{
     SYS_openat2, SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev,
     SYS_pwritev2, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_removexattr, SYS_renameat2,
     SYS_restart_syscall, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_setfsgid,
-    SYS_setfsuid, SYS_setxattr, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx, SYS_symlinkat, SYS_syncfs,
-    SYS_tgkill, SYS_tkill, SYS_umask, SYS_unlinkat, SYS_unshare, SYS_utimensat, SYS_write, SYS_writev,
+    SYS_setfsuid, SYS_setxattr, SYS_shutdown, SYS_sigaltstack, SYS_socketpair, SYS_statx, SYS_symlinkat, SYS_syncfs,
+    SYS_tgkill, SYS_timerfd_settime, SYS_tkill, SYS_umask, SYS_unlinkat, SYS_unshare, SYS_utimensat, SYS_write,
+    SYS_writev,
 };
 
 use crate::confine::bpf::Call;
@@ -90,7 +91,8 @@ pub(super) const MAIN: &[&[Call]] = &[
 ];
 
 /// What a device's thread waits with.
-const DEVICE: &[Call] = &[any(SYS_epoll_wait), any(SYS_epoll_pwait), any(SYS_epoll_ctl), any(SYS_epoll_create1)];
+const DEVICE: &[Call] =
+    &[any(SYS_epoll_wait), any(SYS_epoll_pwait), any(SYS_epoll_ctl), any(SYS_epoll_create1), any(SYS_timerfd_settime)];
 
 const READ_WRITE: &[Call] = &[
     any(SYS_pread64),
@@ -116,7 +118,7 @@ const FIONBIO: u32 = 0x5421;
 const FIONREAD: u32 = 0x541b;
 /// Unix sockets only.
 const SOCKETS: &[Call] = &[
-    Call::only(SYS_socket, 0, u32::MAX, libc::AF_UNIX as u32),
+    Call::only(SYS_socketpair, 0, u32::MAX, libc::AF_UNIX as u32),
     any(SYS_connect),
     any(SYS_accept4),
     any(SYS_recvfrom),

@@ -30,6 +30,7 @@ const VERSION: u64 = 1;
 const HEADER: u64 = 64;
 /// More than the state of any machine has.
 const STATE_MAX: u64 = 256 << 20;
+const ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
 /// How much memory is looked at at once.
 const CHUNK: u64 = 1 << 20;
 
@@ -96,7 +97,7 @@ fn write_memory(memory: &Memory, file: &File, mut offset: u64) -> Result<()> {
         for at in (0..length).step_by(CHUNK as usize) {
             memory.ram().read_slice(&mut chunk, GuestAddress(start + at))?;
             for (index, page) in chunk.chunks(PAGE as usize).enumerate() {
-                if page.iter().any(|byte| *byte != 0) {
+                if page != ZEROES {
                     let place = offset + at + index as u64 * PAGE;
                     file.write_all_at(page, place).map_err(Error::host("write the saved machine's memory"))?;
                 }

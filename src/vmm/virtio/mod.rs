@@ -12,6 +12,7 @@ pub mod console;
 pub mod device;
 #[cfg(test)]
 pub(crate) mod driver;
+pub mod fs;
 pub mod io;
 pub mod mmio;
 pub mod net;

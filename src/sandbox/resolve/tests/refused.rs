@@ -44,6 +44,25 @@ fn what_is_not_there_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_the_hosts_is_refused_in_a_virtual_machine() {
+    let vm = |field: &str, message: &str, change: fn(&mut HostConfig)| {
+        host(field, message, |host| {
+            host.isolation = "vm".into();
+            change(host);
+        });
+    };
+    vm("NetworkMode", "--network host is not possible with --isolation=vm", |host| host.network_mode = "host".into());
+    vm("NetworkMode", "another container's kernel", |host| host.network_mode = "container:x".into());
+    vm("PidMode", "--pid host", |host| host.pid_mode = "host".into());
+    vm("IpcMode", "--ipc host", |host| host.ipc_mode = "host".into());
+    vm("UTSMode", "--uts host", |host| host.uts_mode = "host".into());
+    vm("CgroupnsMode", "--cgroupns host", |host| host.cgroupns_mode = "host".into());
+    vm("StorageOpt", "at least 32m", |host| drop(host.storage_opt.insert("size".into(), "1m".into())));
+    vm("StorageOpt", "unknown option \"inodes\"", |host| drop(host.storage_opt.insert("inodes".into(), "1".into())));
+    vm("Mounts", "bind propagation rshared", |host| host.binds = strings(&["/srv:/srv:rshared"]));
+}
+
+#[test]
 fn memory_limits_follow_docker() {
     const MB: i64 = 1 << 20;
     host("Memory", "Minimum memory limit allowed is 6MB", |host| host.memory = 5 * MB);

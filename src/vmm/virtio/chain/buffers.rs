@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use vm_memory::{ByteValued, VolatileSlice};
+use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use super::sys;
 use crate::virtio::device::DeviceError;
@@ -15,6 +15,8 @@ use crate::virtio::device::DeviceError;
 pub(super) enum At {
     /// At an offset in bytes (`preadv`, `pwritev`).
     Offset(u64),
+    /// At an offset in bytes with `RWF_*` flags (`pwritev2`).
+    OffsetWith(u64, i32),
     /// At the file's own position, or in a stream (`readv`, `writev`).
     Position,
 }
@@ -153,9 +155,27 @@ impl<'m> Reader<'m> {
         self.0.transfer(most, |pieces| sys::write(file, At::Offset(offset), pieces))
     }
 
+    /// As [`Reader::write_to_file_at`], with `RWF_*` flags of `pwritev2(2)`.
+    pub fn write_to_file_with(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        flags: i32,
+        most: usize,
+    ) -> io::Result<usize> {
+        self.0.transfer(most, |pieces| sys::write(file, At::OffsetWith(offset, flags), pieces))
+    }
+
     /// Writes at most `most` bytes to a stream (`writev(2)`), straight from the guest's memory; says how many.
     pub fn write_to_stream(&mut self, stream: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         self.0.transfer(most, |pieces| sys::write(stream, At::Position, pieces))
+    }
+}
+
+/// A request that lies in our own memory: for transports that are not a queue, and for tests.
+impl<'m> From<&'m mut [u8]> for Reader<'m> {
+    fn from(bytes: &'m mut [u8]) -> Self {
+        Self::new(vec![VolatileSlice::from(bytes)])
     }
 }
 
@@ -236,6 +256,26 @@ impl<'m> Writer<'m> {
         Self(self.0.split_to(count))
     }
 
+    /// Where the next `most` bytes (or what is left) lie in the guest's memory: for an answer that is given when the chain is
+    /// no longer at hand. Empty where a piece is not of this memory.
+    #[must_use]
+    pub fn locate(&self, memory: &GuestMemoryMmap, most: usize) -> Vec<(GuestAddress, usize)> {
+        let mut left = most;
+        let place = |piece: &VolatileSlice<'_>| {
+            let start = piece.ptr_guard().as_ptr() as usize;
+            memory.iter().find_map(|region| {
+                let offset = start.checked_sub(region.as_ptr() as usize)? as u64;
+                (offset < region.len()).then(|| GuestAddress(region.start_addr().0 + offset))
+            })
+        };
+        let pieces = self.0.slices.iter().map_while(|piece| {
+            let length = left.min(piece.len());
+            left -= length;
+            (length > 0).then(|| place(piece).map(|start| (start, length)))
+        });
+        pieces.collect::<Option<_>>().unwrap_or_default()
+    }
+
     /// Reads at most `most` bytes of a file at an offset, straight into the guest's memory; says how many, none at the
     /// file's end. May be fewer, as with `preadv(2)`.
     pub fn read_from_file_at(&mut self, file: BorrowedFd<'_>, offset: u64, most: usize) -> io::Result<usize> {
@@ -245,6 +285,13 @@ impl<'m> Writer<'m> {
     /// Reads at most `most` bytes of a stream (`readv(2)`), straight into the guest's memory; says how many.
     pub fn read_from_stream(&mut self, stream: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         self.0.transfer(most, |pieces| sys::read(stream, At::Position, pieces))
+    }
+}
+
+/// Room for an answer in our own memory: for transports that are not a queue, and for tests.
+impl<'m> From<&'m mut [u8]> for Writer<'m> {
+    fn from(bytes: &'m mut [u8]) -> Self {
+        Self::new(vec![VolatileSlice::from(bytes)])
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn read<'m>(
             // guest may at the same time, which is why no reference to it exists.
             unsafe { libc::preadv(fd, list, count, offset) }
         }
+        At::OffsetWith(..) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         // SAFETY: as above.
         At::Position => unsafe { libc::readv(fd, list, count) },
     };
@@ -45,6 +46,13 @@ pub(super) fn write<'m>(
             let offset = file_offset(offset)?;
             // SAFETY: as in `read`; the kernel only reads the memory.
             unsafe { libc::pwritev(fd, list, count, offset) }
+        }
+        At::OffsetWith(offset, flags) => {
+            let offset = file_offset(offset)?;
+            // By number: musl of the static target has no `pwritev2`. The kernel takes the offset in two halves, of which a
+            // 64-bit one ignores the upper.
+            // SAFETY: as above.
+            unsafe { libc::syscall(libc::SYS_pwritev2, fd, list, count, offset, 0, flags) as isize }
         }
         // SAFETY: as above.
         At::Position => unsafe { libc::writev(fd, list, count) },

@@ -11,10 +11,10 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmodat, ut
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat};
 
-use crate::sys;
+use super::sys;
 
 /// Copies everything that `stat` (of `from`) shows and all extended attributes but overlayfs's own.
-pub(crate) fn copy(from: BorrowedFd<'_>, stat: &FileStat, to: BorrowedFd<'_>) -> io::Result<()> {
+pub fn copy_attributes(from: BorrowedFd<'_>, stat: &FileStat, to: BorrowedFd<'_>) -> io::Result<()> {
     let path = sys::fd_path(to);
     let path = path.as_c_str();
     // Owner first: changing it clears set-user-id and file capabilities.

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use sbx_container::Helper;
 use sbx_container::plan::Interface;
-use sbx_network::{Endpoint, Fixed, Network, NetworkMode, PortRequest, Published, Reserved, ports, proxy};
-use sbx_protocol::NetworkUsage;
+use sbx_container::usage::NetworkUsage;
 use sbx_sandbox::spec::SandboxSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::sandbox::Setting;
+use crate::error::{Error, Result};
+use crate::{Endpoint, Fixed, Network, NetworkMode, Offload, PortRequest, Published, Reserved, ports, proxy};
 
 /// What `inspect`, `ps` and `port` tell about the network of a running container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +25,7 @@ pub struct NetworkFacts {
 
 /// The place and what has been made of it.
 #[derive(Debug)]
-pub(crate) struct Attachment {
+pub struct Attachment {
     id: String,
     mode: NetworkMode,
     endpoint: Option<Endpoint>,
@@ -38,8 +37,14 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
+    /// Its place on the bridge; `None` without one.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
+    }
+
     /// Holds ports and leases addresses. Nothing is connected yet.
-    pub(crate) fn allocate(spec: &SandboxSpec, setting: &Setting) -> Result<Self, Error> {
+    pub fn allocate(spec: &SandboxSpec, network: &Network) -> Result<Self> {
         let mode: NetworkMode = spec.host_config.network_mode.parse()?;
         let mut attachment = Self {
             id: spec.id.to_string(),
@@ -53,13 +58,13 @@ impl Attachment {
         if attachment.mode == NetworkMode::Bridge {
             attachment.requests = port_requests(spec)?;
             attachment.hold_ports()?;
-            setting.network.prepare()?;
-            attachment.endpoint = Some(setting.network.allocate(&attachment.id, fixed(spec)?)?);
+            network.prepare()?;
+            attachment.endpoint = Some(network.allocate(&attachment.id, fixed(spec)?)?);
         }
         Ok(attachment)
     }
 
-    fn hold_ports(&mut self) -> Result<(), Error> {
+    fn hold_ports(&mut self) -> Result<()> {
         self.reserved = ports::reserve(&self.requests)?;
         self.published = self.reserved.iter().map(|reserved| reserved.published).collect();
         // A restart keeps the ports that chance has chosen.
@@ -70,7 +75,7 @@ impl Attachment {
     }
 
     /// Puts the link into the network namespace of `pid` and lets published ports lead there.
-    pub(crate) fn connect(&mut self, network: &Network, pid: i32) -> Result<(), Error> {
+    pub fn connect(&mut self, network: &Network, pid: i32) -> Result<()> {
         let Some(endpoint) = &self.endpoint else { return Ok(()) };
         let path = format!("/proc/{pid}/ns/net");
         let namespace = File::open(&path).map_err(Error::io(format!("open {path}")))?;
@@ -79,9 +84,17 @@ impl Attachment {
         Ok(())
     }
 
+    /// Plugs a tap into the bridge instead, for a machine, and lets published ports lead there; `None` without a network.
+    pub fn connect_tap(&mut self, network: &Network, offload: Offload) -> Result<Option<OwnedFd>> {
+        let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        let tap = network.connect_tap(endpoint, offload)?;
+        network.publish(endpoint, &self.published)?;
+        Ok(Some(tap))
+    }
+
     /// Serves connections that reach the ports by themselves (loopback, IPv6 to a program on IPv4), in a process of its
     /// own that ends with the supervisor.
-    pub(crate) fn serve(&mut self) -> Result<(), Error> {
+    pub fn serve(&mut self) -> Result<()> {
         let Some(endpoint) = &self.endpoint else { return Ok(()) };
         if self.reserved.is_empty() {
             return Ok(());
@@ -100,7 +113,7 @@ impl Attachment {
     }
 
     /// Takes link and rules away; addresses and ports stay with the container.
-    pub(crate) fn disconnect(&mut self, network: &Network) -> Result<(), Error> {
+    pub fn disconnect(&mut self, network: &Network) -> Result<()> {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop();
             // Held again for the next start, unless somebody was faster.
@@ -123,7 +136,7 @@ impl Attachment {
     }
 
     /// Gives addresses and ports back.
-    pub(crate) fn release(mut self, network: &Network) -> Result<(), Error> {
+    pub fn release(mut self, network: &Network) -> Result<()> {
         self.reserved.clear();
         if let Some(endpoint) = &self.endpoint {
             network.remove(endpoint)?;
@@ -131,19 +144,27 @@ impl Attachment {
         Ok(())
     }
 
-    pub(crate) fn mode(&self) -> &NetworkMode {
+    /// How it is connected.
+    #[must_use]
+    pub fn mode(&self) -> &NetworkMode {
         &self.mode
     }
 
-    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+    /// Its addresses, without prefix lengths.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
         self.endpoint.as_ref().map(Endpoint::ips).unwrap_or_default()
     }
 
-    pub(crate) fn has_ipv6(&self) -> bool {
+    /// Whether it has an IPv6 address.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.ipv6.is_some())
     }
 
-    pub(crate) fn interfaces(&self) -> Vec<Interface> {
+    /// What the container configures inside.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<Interface> {
         let interface = |endpoint: &Endpoint| Interface {
             name: endpoint.interface.clone(),
             addresses: endpoint.addresses(),
@@ -152,11 +173,14 @@ impl Attachment {
         self.endpoint.iter().map(interface).collect()
     }
 
-    pub(crate) fn facts(&self) -> NetworkFacts {
+    /// What to tell about it.
+    #[must_use]
+    pub fn facts(&self) -> NetworkFacts {
         NetworkFacts { endpoint: self.endpoint.clone(), ports: self.published.clone() }
     }
 
-    pub(crate) fn usage(&self, network: &Network) -> Result<BTreeMap<String, NetworkUsage>, Error> {
+    /// Counters of each interface, from the container's side.
+    pub fn usage(&self, network: &Network) -> Result<BTreeMap<String, NetworkUsage>> {
         let Some(endpoint) = &self.endpoint else { return Ok(BTreeMap::new()) };
         let Some(counted) = network.stats(&self.id)? else { return Ok(BTreeMap::new()) };
         let usage = NetworkUsage {
@@ -189,7 +213,7 @@ fn chosen(reserved: &[Reserved]) -> Vec<u16> {
 }
 
 /// Every port of `-p`, and with `-P` every exposed one that `-p` does not name.
-fn port_requests(spec: &SandboxSpec) -> Result<Vec<PortRequest>, Error> {
+fn port_requests(spec: &SandboxSpec) -> Result<Vec<PortRequest>> {
     let mut requests = Vec::new();
     for (port, bindings) in &spec.host_config.port_bindings {
         for binding in bindings {
@@ -206,14 +230,14 @@ fn port_requests(spec: &SandboxSpec) -> Result<Vec<PortRequest>, Error> {
 }
 
 /// `--ip`, `--ip6` and `--mac-address`.
-fn fixed(spec: &SandboxSpec) -> Result<Fixed, Error> {
+fn fixed(spec: &SandboxSpec) -> Result<Fixed> {
     let endpoint = spec.networking.endpoints_config.values().next();
     let wanted = endpoint.and_then(|endpoint| endpoint.ipam_config.clone()).unwrap_or_default();
     let mac = endpoint
         .map(|endpoint| endpoint.mac_address.as_str())
         .filter(|mac| !mac.is_empty())
         .unwrap_or(&spec.config.mac_address);
-    let invalid = |text: &str| Error::Network(sbx_network::Error::Invalid(format!("invalid IP address: {text}")));
+    let invalid = |text: &str| Error::Invalid(format!("invalid IP address: {text}"));
     Ok(Fixed {
         ipv4: parse_unless_empty(&wanted.ipv4).map_err(|()| invalid(&wanted.ipv4))?,
         ipv6: parse_unless_empty(&wanted.ipv6).map_err(|()| invalid(&wanted.ipv6))?,
@@ -221,6 +245,6 @@ fn fixed(spec: &SandboxSpec) -> Result<Fixed, Error> {
     })
 }
 
-fn parse_unless_empty<T: std::str::FromStr>(text: &str) -> Result<Option<T>, ()> {
+fn parse_unless_empty<T: std::str::FromStr>(text: &str) -> std::result::Result<Option<T>, ()> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(drop) }
 }

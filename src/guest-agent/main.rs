@@ -1,0 +1,15 @@
+//! `/init` of a microVM, under two names.
+//!
+//! * `sbx-init -- PATH ARGV…` inside a container: the reaper of `--init`.
+//! * everything else: the agent, which is PID 1.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+fn main() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.first().is_some_and(|name| name.as_bytes() == sbx_container::init::NAME.to_bytes()) {
+        sbx_container::init::main(arguments);
+    }
+    sbx_guest_agent::main()
+}

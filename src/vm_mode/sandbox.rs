@@ -1,0 +1,379 @@
+//! One sandbox: its launch, step by step, and its end.
+
+use std::fs::File;
+use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sbx_container::cgroup::{Cgroup, Hierarchies};
+use sbx_container::plan::{CgroupPlan, ProcessPlan, Resources};
+use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts, Offload};
+use sbx_protocol::guest::{READY_PORT, Uplink, WakeRequest};
+use sbx_protocol::{AttachRequest, ExecRequest, ProcessRow, Reply, Request, StatsSample, TerminalSize};
+use sbx_rootfs::disk::{LayerFiles, WritableDisk};
+use sbx_rootfs::volumes::{self, Held, Prepared, Sources};
+use sbx_rootfs::{LayerId, LayerMounts, LayerStore};
+use sbx_sandbox::facts::MachineFacts;
+use sbx_sandbox::spec::SandboxSpec;
+use sbx_sandbox::store::Files;
+use sbx_sandbox::volumes::Volumes;
+
+use crate::agent::{Agent, unexpected};
+use crate::artifacts::Artifacts;
+use crate::error::Error;
+use crate::machine::{Machine, Parts, Tap};
+use crate::plan::{Card, create_request};
+use crate::process::{Process, Started, Streams, kinds};
+use crate::relay::Relay;
+use crate::shares::Shared;
+use crate::size::Size;
+
+/// Random bytes that a machine gets at its start.
+const ENTROPY: usize = 64;
+
+/// What the machine's card takes of the host without the host having done it before.
+const OFFLOAD: Offload = Offload { checksum: true, tso4: true, tso6: true, ecn: false, uso: false };
+/// Machines run as users from here on, each as one of its own; no system gives these to people (systemd's ranges end below).
+const FIRST_USER: u32 = 2_000_000_000;
+/// How many such users there are.
+const USERS: u32 = 100_000_000;
+
+/// What a sandbox finds on its host.
+#[derive(Debug)]
+pub struct Setting {
+    /// What the host can do.
+    pub machine: MachineFacts,
+    /// The container's own files.
+    pub files: Files,
+    /// Converted layers.
+    pub layers: LayerStore,
+    /// Mounted layers, for volumes that are filled from the image.
+    pub mounts: LayerMounts,
+    /// The host side of networking.
+    pub network: Network,
+    /// Named volumes.
+    pub volumes: Volumes,
+    /// The guest's kernel and agent.
+    pub artifacts: Artifacts,
+}
+
+/// A sandbox of one container in a machine of its own.
+#[derive(Debug)]
+pub struct Sandbox {
+    spec: SandboxSpec,
+    setting: Setting,
+    attachment: Option<Attachment>,
+    live: Option<Live>,
+}
+
+/// What exists only while the container runs.
+#[derive(Debug)]
+struct Live {
+    machine: Machine,
+    agent: Agent,
+    cgroup: Cgroup,
+    /// Serves the sockets of the host that the guest reaches; ends with its value.
+    _relay: Option<Relay>,
+    /// Volumes and images that are mounted for it; others may use them too.
+    _held: Held,
+    /// Something of the host's can be changed by the guest, so that it has to end in peace.
+    writes_to_host: bool,
+}
+
+impl Sandbox {
+    /// A sandbox that nothing has been made for yet.
+    #[must_use]
+    pub fn new(spec: SandboxSpec, setting: Setting) -> Self {
+        Self { spec, setting, attachment: None, live: None }
+    }
+
+    /// Makes the machine and the container in it and runs its program; also the machine's process.
+    pub fn launch(&mut self) -> Result<(Started, i32), Error> {
+        let size = Size::of(&self.spec.host_config, self.setting.machine.cpus);
+        let facts = crate::facts::machine(&self.setting.machine, size);
+        let layers = self.layers()?;
+        let writable = self.writable_disk()?.attach()?;
+        let (shared, held) = self.shared()?;
+        if self.attachment.is_none() {
+            self.attachment = Some(Attachment::allocate(&self.spec, &self.setting.network)?);
+        }
+        let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
+        let etc = EtcFiles::of(&self.spec, &self.setting.network, attachment)?;
+        let (tap, card) = plug(attachment, &self.setting.network)?;
+
+        let mut ports: Vec<u32> = shared.sockets.iter().map(|socket| socket.port).collect();
+        ports.push(READY_PORT);
+        let parts = Parts {
+            size,
+            artifacts: self.setting.artifacts.clone(),
+            layers,
+            writable,
+            tap,
+            shares: shared.shares.clone(),
+            ports,
+            user: user_of(&self.spec),
+        };
+        let (machine, gate, disks) = Machine::start(parts)?;
+        let pid = machine.pid();
+        let (request, host) = create_request(crate::plan::Parts {
+            spec: &self.spec,
+            machine: &facts,
+            files: &etc,
+            disks: &disks,
+            shared: &shared,
+            card,
+        })?;
+        let terminal = request.plan.process.terminal.is_some();
+        let kinds = kinds(request.plan.process.stdin, terminal);
+        let cgroup = account(&request.plan.cgroup, host, &self.spec, size, pid)?;
+        let mut launching = Launching { machine: Some(machine), cgroup: Some(cgroup) };
+
+        launching.wait_for_agent(&gate)?;
+        let relay = Relay::start(&gate, &shared.sockets)?;
+        let agent = Agent::connect(gate)?;
+        // The answers are read when every question has been asked: each would cost a way there and back.
+        agent.say("wake", &Request::Wake(wake()?))?;
+        agent.say("make the container", &Request::Create(Box::new(request)))?;
+        let container = self.spec.id.to_string();
+        let attach = AttachRequest { container: container.clone(), streams: kinds.clone(), stdin_once: true };
+        agent.say("attach to the container", &Request::Attach(attach))?;
+        agent.done("wake").map_err(|error| launching.explain(error))?;
+        agent.done("make the container").map_err(|error| launching.explain(error))?;
+        let session = match agent.answer("attach to the container")? {
+            Reply::Session(session) => session,
+            other => return Err(unexpected("attach to the container", &other)),
+        };
+        let streams = Streams::open(&agent, session, &kinds)?;
+        let watch = agent.watch(&Request::WaitContainer { container: container.clone() })?;
+        match agent.ask("start the container", &Request::Start { container })? {
+            Reply::Started { .. } => {}
+            other => return Err(unexpected("start the container", &other)),
+        }
+        attachment.serve()?;
+        let (machine, cgroup) = launching.done()?;
+        let writes_to_host = shared.shares.iter().any(|share| !share.read_only);
+        self.live = Some(Live { machine, agent, cgroup, _relay: relay, _held: held, writes_to_host });
+        let process = Process::new(session, watch);
+        Ok((Started { process, stdin: streams.stdin, outputs: streams.outputs, terminal }, pid))
+    }
+
+    fn layers(&self) -> Result<LayerFiles, Error> {
+        let ids = self.spec.image.layers.iter().map(|diff_id| LayerId::parse(diff_id));
+        Ok(LayerFiles::open(&self.setting.layers, &ids.collect::<Result<Vec<_>, _>>()?)?)
+    }
+
+    /// What is shared, its directories made ready on the host.
+    fn shared(&self) -> Result<(Shared, Held), Error> {
+        let Setting { volumes, layers, mounts, .. } = &self.setting;
+        let Prepared { sources, held } = volumes::prepare(&self.spec, Sources { volumes, layers, mounts, root: None })?;
+        Ok((Shared::of(&self.spec, &sources)?, held))
+    }
+
+    fn writable_disk(&self) -> Result<WritableDisk, Error> {
+        let directory = &self.setting.files.directory;
+        if let Ok(disk) = WritableDisk::open(directory) {
+            return Ok(disk);
+        }
+        let wanted = self.spec.host_config.storage_opt.get("size").map(|size| sbx_sandbox::size::parse_bytes(size));
+        let wanted = wanted.transpose().map_err(|error| Error::Unsupported(format!("--storage-opt size: {error}")))?;
+        let bytes = wanted.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(WritableDisk::DEFAULT_BYTES);
+        Ok(WritableDisk::create(directory, bytes)?)
+    }
+
+    fn live(&self) -> Result<&Live, Error> {
+        self.live.as_ref().ok_or(Error::NotRunning)
+    }
+
+    fn container(&self) -> String {
+        self.spec.id.to_string()
+    }
+
+    /// Runs a further process in the container.
+    pub fn exec(&self, process: &ProcessPlan) -> Result<Started, Error> {
+        let agent = &self.live()?.agent;
+        let terminal = process.terminal.is_some();
+        let kinds = kinds(process.stdin, terminal);
+        let request = ExecRequest { container: self.container(), process: process.clone(), streams: kinds.clone() };
+        let session = agent.session("run a process", &Request::Exec(Box::new(request)))?;
+        let watch = agent.watch(&Request::WaitProcess { session })?;
+        let streams = Streams::open(agent, session, &kinds)?;
+        let process = Process::new(session, watch);
+        Ok(Started { process, stdin: streams.stdin, outputs: streams.outputs, terminal })
+    }
+
+    /// Sends a signal to a process.
+    pub fn signal(&self, process: &Process, signal: i32) -> Result<(), Error> {
+        self.live()?.agent.tell("send a signal", &Request::SignalProcess { session: process.session(), signal })
+    }
+
+    /// Sets the size of a process's terminal.
+    pub fn resize(&self, process: &Process, size: TerminalSize) -> Result<(), Error> {
+        self.live()?.agent.tell("resize a terminal", &Request::Resize { session: process.session(), size })
+    }
+
+    /// Freezes every process.
+    pub fn pause(&self) -> Result<(), Error> {
+        self.live()?.agent.tell("pause the container", &Request::Pause { container: self.container() })
+    }
+
+    /// Thaws every process.
+    pub fn unpause(&self) -> Result<(), Error> {
+        self.live()?.agent.tell("unpause the container", &Request::Unpause { container: self.container() })
+    }
+
+    /// Kills every process; with a guest that does not listen, the machine.
+    pub fn kill_all(&self) {
+        let Some(live) = &self.live else { return };
+        let kill = Request::Kill { container: self.container(), signal: libc::SIGKILL };
+        if live.agent.tell("kill the container", &kill).is_err() {
+            live.machine.kill_process();
+        }
+    }
+
+    /// Processes of the container.
+    pub fn processes(&self) -> Result<Vec<ProcessRow>, Error> {
+        match self.live()?.agent.ask("list processes", &Request::Top { container: self.container() })? {
+            Reply::Processes(rows) => Ok(rows),
+            other => Err(unexpected("list processes", &other)),
+        }
+    }
+
+    /// What the container uses: as the guest's kernel counts it, and on the network as the host counts it.
+    pub fn stats(&self) -> Result<StatsSample, Error> {
+        let mut sample = match self.live()?.agent.ask("measure", &Request::Stats { container: self.container() })? {
+            Reply::Stats(sample) => *sample,
+            other => return Err(unexpected("measure", &other)),
+        };
+        if let Some(attachment) = &self.attachment {
+            sample.networks = attachment.usage(&self.setting.network)?;
+        }
+        Ok(sample)
+    }
+
+    /// What to tell about the network.
+    #[must_use]
+    pub fn network_facts(&self) -> NetworkFacts {
+        self.attachment.as_ref().map(Attachment::facts).unwrap_or_default()
+    }
+
+    /// The container has ended: the machine writes what it has to write and ends. The address stays, for a restart. Says
+    /// why the machine has ended where that was not the container's end.
+    pub fn end(&mut self) -> Option<String> {
+        if let Some(attachment) = &mut self.attachment {
+            // What stays is found by its name.
+            let _ = attachment.disconnect(&self.setting.network);
+        }
+        let live = self.live.take()?;
+        let reason = if live.machine.has_ended() {
+            live.machine.wait()
+        } else if self.spec.host_config.auto_remove && !live.writes_to_host {
+            // Nobody will see what was not written.
+            live.machine.kill()
+        } else {
+            match live.agent.say("end", &Request::PowerOff) {
+                Ok(()) => live.machine.wait(),
+                Err(_) => live.machine.kill(),
+            }
+        };
+        let _ = live.cgroup.remove();
+        reason.map(|reason| Error::MachineEnded(reason).to_string())
+    }
+
+    /// Gives everything back.
+    pub fn clean_up(&mut self) -> Result<(), Error> {
+        // The reason was told when the container ended.
+        let _ = self.end();
+        if let Some(attachment) = self.attachment.take() {
+            attachment.release(&self.setting.network)?;
+        }
+        Ok(())
+    }
+}
+
+/// A machine on its way; what fails from here on ends it.
+struct Launching {
+    machine: Option<Machine>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Launching {
+    fn wait_for_agent(&mut self, gate: &sbx_vmm::virtio::vsock::Gate) -> Result<(), Error> {
+        self.machine.as_mut().ok_or(Error::NotRunning)?.wait_for_agent(gate)
+    }
+
+    /// The machine's own words, where it ended instead of answering.
+    fn explain(&mut self, error: Error) -> Error {
+        match (error, self.machine.take()) {
+            (Error::Conversation { step, problem }, Some(machine)) => match machine.kill() {
+                Some(words) => Error::MachineEnded(words),
+                None => Error::Conversation { step, problem },
+            },
+            (error, machine) => {
+                self.machine = machine;
+                error
+            }
+        }
+    }
+
+    fn done(mut self) -> Result<(Machine, Cgroup), Error> {
+        match (self.machine.take(), self.cgroup.take()) {
+            (Some(machine), Some(cgroup)) => Ok((machine, cgroup)),
+            _ => Err(Error::NotRunning),
+        }
+    }
+}
+
+impl Drop for Launching {
+    fn drop(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            machine.kill();
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            // Found by its name where it stays.
+            let _ = cgroup.remove();
+        }
+    }
+}
+
+/// Puts the machine's process into the container's control group of the host.
+fn account(plan: &CgroupPlan, host: Resources, spec: &SandboxSpec, size: Size, pid: i32) -> Result<Cgroup, Error> {
+    let mut resources = host;
+    if spec.host_config.memory > 0 {
+        resources.memory.limit = i64::try_from(size.host_limit()).ok();
+    }
+    let hierarchies = Hierarchies::detect()?;
+    let cgroup = Cgroup::create(&hierarchies, &CgroupPlan { path: plan.path.clone(), resources })?;
+    cgroup.add(pid)?;
+    Ok(cgroup)
+}
+
+/// The user that a container's machine runs as.
+fn user_of(spec: &SandboxSpec) -> u32 {
+    let digits = spec.id.as_str().get(..8).unwrap_or_default();
+    FIRST_USER + u32::from_str_radix(digits, 16).unwrap_or_default() % USERS
+}
+
+fn wake() -> Result<WakeRequest, Error> {
+    let mut entropy = vec![0; ENTROPY];
+    let mut source = File::open("/dev/urandom").map_err(Error::io("open /dev/urandom"))?;
+    source.read_exact(&mut entropy).map_err(Error::io("read /dev/urandom"))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(WakeRequest { now: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX), entropy })
+}
+
+/// Plugs a container that has a place on the bridge into it: the machine's end of the wire, and what the guest is told.
+fn plug(attachment: &mut Attachment, network: &Network) -> Result<(Option<Tap>, Option<Card>), Error> {
+    let Some(fd) = attachment.connect_tap(network, OFFLOAD)? else {
+        return Ok((None, None));
+    };
+    let (Some(endpoint), Some(interface)) = (attachment.endpoint(), attachment.interfaces().pop()) else {
+        return Err(Error::NotRunning);
+    };
+    let address = endpoint.mac.0;
+    // The card is a port of a bridge in the guest and needs a hardware address that the container's interface has not.
+    let mut card = address;
+    card[0] ^= 0x04;
+    let mtu = endpoint.mtu;
+    let uplink = Uplink { card, interface: interface.name.clone(), address, mtu };
+    let tap = Tap { fd, card, mtu: u16::try_from(mtu).unwrap_or(u16::MAX) };
+    Ok((Some(tap), Some(Card { uplink, interface })))
+}

@@ -1,0 +1,184 @@
+//! What only a machine of its own can show, and what it refuses. Everything else is tested by the same bodies as process
+//! mode (`SBX_TEST_MODES=vm`).
+
+mod support;
+
+use std::os::unix::net::UnixListener;
+
+use support::machine::{Mode, modes};
+use support::{BUSYBOX, Machine, each_mode};
+
+/// Runs a body where VM mode is under test.
+#[track_caller]
+fn in_vm(name: &str, body: impl Fn(&Machine)) {
+    if !modes().contains(&Mode::Vm) {
+        return support::skip(name, "VM mode is not under test here (SBX_TEST_MODES)");
+    }
+    each_mode(|m| {
+        if m.mode() == Mode::Vm {
+            body(m);
+        }
+    });
+}
+
+#[test]
+fn the_container_runs_on_a_kernel_of_its_own() {
+    in_vm("the_container_runs_on_a_kernel_of_its_own", |m| {
+        let ours = m.sh("uname -r").expect_ok().text().to_owned();
+        let its = m.in_busybox(&[], "uname -r");
+        assert_ne!(ours, its);
+        assert!(its.starts_with("6.12"), "{its}");
+        assert_eq!(m.in_busybox(&["--isolation=hyperv"], "uname -r"), its);
+        assert_eq!(m.in_busybox(&["--isolation=auto"], "uname -r"), its, "where virtual machines run, auto takes one");
+        assert_eq!(m.in_busybox(&["--isolation=process"], "uname -r"), ours);
+    });
+}
+
+#[test]
+fn inspect_says_which_mode_it_is_and_where_limits_are_enforced() {
+    in_vm("inspect_says_which_mode_it_is_and_where_limits_are_enforced", |m| {
+        let id = m.ok(&["create", "--memory", "64m", "--cpus", "0.5", BUSYBOX, "true"]);
+        assert_eq!(m.inspect(&id, "{{.HostConfig.Isolation}}"), "vm");
+        assert_eq!(m.inspect(&id, "{{.Enforcement.Memory}}"), "guest cgroup");
+    });
+}
+
+#[test]
+fn doctor_knows_that_both_modes_can_be_used() {
+    in_vm("doctor_knows_that_both_modes_can_be_used", |m| {
+        assert_eq!(m.ok(&["doctor", "--isolation", "vm", "--format", "{{.Vm}}"]), "true");
+        let report: serde_json::Value = serde_json::from_str(&m.ok(&["doctor", "--format", "json"])).expect("JSON");
+        let checks = report["Checks"].as_array().expect("a list of checks");
+        assert!(checks.iter().any(|check| check["Name"] == "KVM" && check["Verdict"] == "ok"), "{report}");
+    });
+}
+
+#[test]
+fn what_would_need_the_hosts_kernel_is_refused_by_name() {
+    in_vm("what_would_need_the_hosts_kernel_is_refused_by_name", |m| {
+        let other = m.detached(&[], &["sleep", "1000"]);
+        let joined = format!("--network=container:{other}");
+        for (flag, text) in [
+            ("--network=host", "--network host is not possible with --isolation=vm"),
+            (joined.as_str(), "--network container:"),
+            ("--pid=host", "--pid host"),
+            ("--ipc=host", "--ipc host"),
+            ("--uts=host", "--uts host"),
+            ("--cgroupns=host", "--cgroupns host"),
+            ("-v=/:/host:rshared", "bind propagation rshared"),
+            ("-v=/dev/null:/null", "/dev/null is a device of the host"),
+            ("--device=/dev/sbx-none", "/dev/sbx-none"),
+        ] {
+            let output = m.sbx(&["run", "--rm", flag, BUSYBOX, "true"]);
+            assert_eq!(output.status, 125, "{flag}: {output}");
+            assert!(output.stderr.contains(text), "{flag}: {output}");
+        }
+    });
+}
+
+#[test]
+fn a_unix_socket_in_a_bind_works_across_the_border() {
+    in_vm("a_unix_socket_in_a_bind_works_across_the_border", |m| {
+        let path = m.path("socket");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let server = std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).expect("what the container said");
+            stream.write_all(text.to_uppercase().as_bytes()).expect("an answer");
+        });
+        let bind = format!("{}:/sock", path.display());
+        // The input ends before the answer comes: each direction ends for itself.
+        let answer = m.in_busybox(&["-v", &bind], "echo hello | nc local:/sock");
+        server.join().expect("the server");
+        assert_eq!(answer, "HELLO");
+    });
+}
+
+#[test]
+fn a_single_file_bind_shows_that_file_alone() {
+    in_vm("a_single_file_bind_shows_that_file_alone", |m| {
+        std::fs::write(m.path("one"), "one").expect("a file");
+        std::fs::write(m.path("secret"), "secret").expect("another");
+        let bind = format!("{}:/one", m.at("one"));
+        let shown =
+            m.in_busybox(&["-v", &bind, "--privileged"], "cat /one; mkdir /m; mount -t virtiofs share0 /m && ls /m");
+        assert_eq!(shown, "oneone", "the share itself holds nothing else");
+    });
+}
+
+#[test]
+fn read_only_is_enforced_by_the_host() {
+    in_vm("read_only_is_enforced_by_the_host", |m| {
+        std::fs::create_dir(m.path("shared")).expect("a folder");
+        let bind = format!("{}:/shared:ro", m.at("shared"));
+        let script = "mkdir /m; mount -t virtiofs -o rw share0 /m && touch /m/x 2>&1; true";
+        let output = m.in_busybox(&["-v", &bind, "--privileged"], script);
+        assert!(output.contains("Read-only file system"), "{output}");
+        assert!(!m.path("shared/x").exists());
+    });
+}
+
+#[test]
+fn a_machine_that_is_killed_ends_its_container_with_a_reason() {
+    in_vm("a_machine_that_is_killed_ends_its_container_with_a_reason", |m| {
+        let id = m.detached(&[], &["sleep", "1000"]);
+        let machine: i32 = m.inspect(&id, "{{.State.Pid}}").parse().expect("the machine's process");
+        let outside = m.sh(&format!("cat /proc/{machine}/comm")).expect_ok().text().to_owned();
+        assert_eq!(outside, "sbx-vmm");
+        m.sh(&format!("kill -9 {machine}")).expect_ok();
+        m.await_inspect(&id, "{{.State.Running}}", "false");
+        assert_eq!(m.inspect(&id, "{{.State.ExitCode}}"), "137");
+        assert!(m.inspect(&id, "{{.State.Error}}").contains("virtual machine has ended"), "the reason");
+        // The disk that it wrote to is whole.
+        m.ok(&["start", &id]);
+        m.ok(&["exec", &id, "true"]);
+    });
+}
+
+#[test]
+fn what_was_written_is_there_after_a_restart_and_a_kill() {
+    in_vm("what_was_written_is_there_after_a_restart_and_a_kill", |m| {
+        let id = m.detached(&[], &["sh", "-c", "cat /kept; sleep 1000"]);
+        m.ok(&["exec", &id, "sh", "-c", "echo kept > /kept; sync"]);
+        let machine: i32 = m.inspect(&id, "{{.State.Pid}}").parse().expect("the machine's process");
+        m.sh(&format!("kill -9 {machine}")).expect_ok();
+        m.await_inspect(&id, "{{.State.Running}}", "false");
+        m.ok(&["start", &id]);
+        m.await_log(&id, "kept");
+        m.ok(&["exec", &id, "sh", "-c", "echo again > /kept"]);
+        m.ok(&["restart", "-t", "0", &id]);
+        m.await_log(&id, "again");
+    });
+}
+
+#[test]
+fn a_panic_of_the_guest_is_told() {
+    in_vm("a_panic_of_the_guest_is_told", |m| {
+        let id = m.detached(&["--privileged"], &["sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"]);
+        m.await_inspect(&id, "{{.State.Running}}", "false");
+        let error = m.inspect(&id, "{{.State.Error}}");
+        assert!(error.contains("virtual machine has ended"), "{error}");
+    });
+}
+
+#[test]
+fn vm_mode_without_kvm_fails_at_once_with_the_reason() {
+    if modes().contains(&Mode::Vm) {
+        let name = "vm_mode_without_kvm_fails_at_once_with_the_reason";
+        return support::skip(name, "this machine has a KVM");
+    }
+    each_mode(|m| {
+        let usable = m.sbx(&["doctor", "--isolation", "vm"]).status == 0;
+        if usable {
+            return support::skip("vm_mode_without_kvm_fails_at_once_with_the_reason", "this machine has a KVM");
+        }
+        let output =
+            m.fails(&["run", "--rm", "--isolation=vm", BUSYBOX, "true"], 125, "--isolation=vm is not possible");
+        assert!(output.stderr.contains("sbx doctor"), "{output}");
+        // The same machine runs it as a process where it may choose, and says why.
+        let id = m.ok(&["create", "--isolation=auto", BUSYBOX, "true"]);
+        assert_eq!(m.inspect(&id, "{{.HostConfig.Isolation}}"), "process");
+    });
+}
