@@ -156,8 +156,7 @@ fn the_guest_agent_is_built_without_kvm_http_and_tls() {
     let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(names.contains("sbx-container") && names.contains("sbx-protocol"), "{names:?}");
     let forbidden = ["kvm-", "vm-", "hyper", "http", "h2", "rustls", "ring", "openssl", "native-tls", "tokio", "clap"];
-    let found: Vec<&&str> =
-        names.iter().filter(|name| forbidden.iter().any(|begin| name.starts_with(begin))).collect();
+    let found: Vec<&&str> = names.iter().filter(|name| forbidden.iter().any(|begin| name.starts_with(begin))).collect();
     assert!(found.is_empty(), "{found:?}");
     let ours: BTreeSet<&&str> = names.iter().filter(|name| name.starts_with("sbx-")).collect();
     assert_eq!(ours.len(), 3, "{ours:?}");
