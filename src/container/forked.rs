@@ -1,5 +1,6 @@
 //! Helper processes: forked from a process with one thread, never executed, and gone when their maker is.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -13,6 +14,8 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Helper {
     pid: Pid,
+    /// Kept, because only one wait(2) tells it.
+    status: Cell<Option<i32>>,
 }
 
 impl Helper {
@@ -23,7 +26,7 @@ impl Helper {
     pub fn spawn(kept: Vec<RawFd>, work: impl FnOnce() -> u8) -> io::Result<Self> {
         let maker = getpid();
         match sys::fork()? {
-            ForkResult::Parent { child } => Ok(Self { pid: child }),
+            ForkResult::Parent { child } => Ok(Self { pid: child, status: Cell::new(None) }),
             ForkResult::Child => sys::exit_now(match isolate(maker, kept) {
                 Ok(()) => i32::from(work()),
                 Err(_) => 1,
@@ -39,17 +42,24 @@ impl Helper {
 
     /// How it has ended: its exit status, or 128 and the number of the signal. `None` while it runs.
     pub fn ended(&self) -> Option<i32> {
-        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, status)) => Some(status),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
-            Ok(_) | Err(nix::Error::EINTR) => None,
-            // Reaped already.
-            Err(_) => Some(255),
+        if self.status.get().is_none() {
+            self.status.set(match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(_, status)) => Some(status),
+                Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
+                Ok(_) | Err(nix::Error::EINTR) => None,
+                // Reaped by somebody else, which nobody may.
+                Err(_) => Some(255),
+            });
         }
+        self.status.get()
     }
 
     /// Ends it and waits for its end.
     pub fn stop(self) {
+        if self.ended().is_some() {
+            // Its number may be another process's by now.
+            return;
+        }
         // One that has ended by itself is as good.
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);

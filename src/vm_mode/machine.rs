@@ -42,11 +42,13 @@ const SAID_LIMIT: u64 = 32 << 10;
 /// Longest wait for the agent after the machine's start.
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for a guest that was asked to switch itself off.
-const END_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const END_PATIENCE: Duration = Duration::from_secs(30);
 /// Most descriptors of the machine's process: connections and files of shares.
 const OPEN_FILES: u64 = 1 << 16;
 /// Device id of a file system (virtio specification, section 5).
 const VIRTIO_ID_FS: u32 = 26;
+/// Longest wait for the end of a machine whose connections have ended: its process is on its way.
+pub(crate) const DEATH_PATIENCE: Duration = Duration::from_secs(2);
 /// Partitions of the layers begin at multiples of it.
 const LAYER_ALIGNMENT: u64 = 4096;
 
@@ -139,8 +141,8 @@ impl Machine {
 
     /// Waits for a machine that ends by itself, kills it where that takes too long, and says what it said last where it
     /// did not end as it should.
-    pub(crate) fn wait(mut self) -> Option<String> {
-        let deadline = Instant::now() + END_PATIENCE;
+    pub(crate) fn wait(mut self, patience: Duration) -> Option<String> {
+        let deadline = Instant::now() + patience;
         loop {
             self.listen();
             match self.helper.ended() {
@@ -149,7 +151,7 @@ impl Machine {
                 None if Instant::now() >= deadline => {
                     let words = self.said_last();
                     self.helper.stop();
-                    return Some(format!("it did not end within {} seconds; {words}", END_PATIENCE.as_secs()));
+                    return Some(format!("it did not end within {} seconds; {words}", patience.as_secs()));
                 }
                 // The pipe ends with the process.
                 None => {

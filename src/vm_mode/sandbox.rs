@@ -20,7 +20,7 @@ use sbx_sandbox::volumes::Volumes;
 use crate::agent::{Agent, unexpected};
 use crate::artifacts::Artifacts;
 use crate::error::Error;
-use crate::machine::{Machine, Parts, Tap};
+use crate::machine::{DEATH_PATIENCE, END_PATIENCE, Machine, Parts, Tap};
 use crate::plan::{Card, create_request};
 use crate::process::{Process, Started, Streams, kinds};
 use crate::relay::Relay;
@@ -264,14 +264,14 @@ impl Sandbox {
         }
         let live = self.live.take()?;
         let reason = if live.machine.has_ended() {
-            live.machine.wait()
+            live.machine.wait(DEATH_PATIENCE)
         } else if self.spec.host_config.auto_remove && !live.writes_to_host {
             // Nobody will see what was not written.
             live.machine.kill()
         } else {
             match live.agent.say("end", &Request::PowerOff) {
-                Ok(()) => live.machine.wait(),
-                Err(_) => live.machine.kill(),
+                Ok(()) => live.machine.wait(END_PATIENCE),
+                Err(_) => live.machine.wait(DEATH_PATIENCE),
             }
         };
         let _ = live.cgroup.remove();

@@ -426,9 +426,7 @@ impl Supervisor {
             // Like every write of the log: a hole in it must not keep the container from ending.
             let _ = log.finish();
         }
-        if let Some(reason) = self.sandbox.end_container() {
-            self.record.note_error(&reason);
-        }
+        let reason = self.sandbox.end_container();
         let ran = match self.phase {
             Phase::Running { since } => now.saturating_duration_since(since),
             _ => Duration::ZERO,
@@ -448,14 +446,23 @@ impl Supervisor {
         match again {
             Some(wait) => {
                 self.record.apply(Event::ExitedForRestart(exit));
+                self.note_end(reason);
                 self.phase = Phase::Waiting { until: now + wait };
                 self.announce(ContainerEvent::Exited { status, restarting: true });
             }
             None => {
                 self.record.apply(Event::Exited(exit));
+                self.note_end(reason);
                 self.announce(ContainerEvent::Exited { status, restarting: false });
                 self.phase = Phase::Over;
             }
+        }
+    }
+
+    /// Why the container has ended where that was not its own doing. Stays in the state until the next start.
+    fn note_end(&mut self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.record.note_error(&reason);
         }
     }
 
