@@ -143,6 +143,25 @@ fn no_crate_reaches_what_it_must_never_reach() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// What cargo itself resolves for the program in a VM, so that a feature that pulls something in is seen too.
+#[test]
+fn the_guest_agent_is_built_without_kvm_http_and_tls() {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--package", "sbx-guest-agent", "--edges", "normal,build", "--prefix", "none", "--offline"])
+        .current_dir(repository())
+        .output()
+        .expect("run cargo tree");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains("sbx-container") && names.contains("sbx-protocol"), "{names:?}");
+    let forbidden = ["kvm-", "vm-", "hyper", "http", "h2", "rustls", "ring", "openssl", "native-tls", "tokio", "clap"];
+    let found: Vec<&&str> = names.iter().filter(|name| forbidden.iter().any(|begin| name.starts_with(begin))).collect();
+    assert!(found.is_empty(), "{found:?}");
+    let ours: BTreeSet<&&str> = names.iter().filter(|name| name.starts_with("sbx-")).collect();
+    assert_eq!(ours.len(), 3, "{ours:?}");
+}
+
 fn package_name(folder: &str) -> String {
     if folder == "sbx" { folder.to_owned() } else { format!("sbx-{}", folder.replace('_', "-")) }
 }

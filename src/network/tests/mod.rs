@@ -1,5 +1,6 @@
 //! Tests that need network namespaces of their own: a host, its neighbour and containers.
 
+mod attachment;
 mod cost;
 mod crash;
 mod host;

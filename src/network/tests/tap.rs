@@ -21,10 +21,10 @@ use super::lan::{PATIENCE, ask_both, both, lan, publish, requests, serve};
 use crate::tap::{self, DEVICE};
 use crate::{Endpoint, Error, Fixed, MacAddress, Network, Offload, Reaped, VNET_HEADER_BYTES};
 
-const EVERYTHING: Offload = Offload { checksum: true, tso4: true, tso6: true, ecn: true, uso: false };
+pub(super) const EVERYTHING: Offload = Offload { checksum: true, tso4: true, tso6: true, ecn: true, uso: false };
 
 /// Whether there are taps here; says why a test is left out where not.
-fn no_taps(test: &str) -> bool {
+pub(super) fn no_taps(test: &str) -> bool {
     let missing = !std::path::Path::new(DEVICE).exists();
     if missing {
         println!("skipped {test}: {DEVICE} is missing");
@@ -290,7 +290,14 @@ fn carry(from: &OwnedFd, to: &OwnedFd) {
 /// A guest with a kernel of its own, as far as the bridge can see: another namespace with its end of a wire, configured as an agent would.
 fn guest(network: &Network, number: u64) -> (Endpoint, Netns) {
     let endpoint = network.allocate(&id(number), Fixed::default()).unwrap();
-    let outside = Arc::new(network.connect_tap(&endpoint, EVERYTHING).unwrap());
+    let netns = wire(&endpoint, network.connect_tap(&endpoint, EVERYTHING).unwrap());
+    configure(&endpoint, &netns);
+    (endpoint, netns)
+}
+
+/// The guest's namespace at the other end of a tap; its interface is still down.
+pub(super) fn wire(endpoint: &Endpoint, tap: OwnedFd) -> Netns {
+    let outside = Arc::new(tap);
     let netns = Netns::new();
     let inside = Arc::new(netns.enter(|| {
         let inside = tap::create(&endpoint.interface, EVERYTHING).unwrap();
@@ -301,8 +308,7 @@ fn guest(network: &Network, number: u64) -> (Endpoint, Netns) {
         let (from, to) = (Arc::clone(from), Arc::clone(to));
         thread::spawn(move || carry(&from, &to));
     }
-    configure(&endpoint, &netns);
-    (endpoint, netns)
+    netns
 }
 
 #[test]
@@ -355,7 +361,7 @@ fn large_segments_cross_the_bridge_uncut() {
             listener.accept().unwrap().0.read_to_end(&mut all).unwrap();
             all
         });
-        let pattern: Vec<u8> = (0..BYTES).map(|at| (at / 3 ^ at >> 12) as u8).collect();
+        let pattern: Vec<u8> = (0..BYTES).map(|at| ((at / 3) ^ (at >> 12)) as u8).collect();
         other.enter(|| {
             let mut stream = TcpStream::connect((endpoint.ipv4.addr(), 80)).unwrap();
             stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();

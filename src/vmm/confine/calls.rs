@@ -4,20 +4,19 @@
 //! The lists hold what the C libraries (GNU, musl) make of what the threads do, allocator and locks included.
 
 use libc::{
-    PROT_EXEC, SYS_accept4, SYS_brk, SYS_capget, SYS_capset, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close,
-    SYS_connect, SYS_copy_file_range, SYS_dup, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
-    SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fchdir, SYS_fchmod, SYS_fchmodat, SYS_fchown, SYS_fchownat, SYS_fcntl,
-    SYS_fdatasync, SYS_fgetxattr, SYS_flistxattr, SYS_flock, SYS_fremovexattr, SYS_fsetxattr, SYS_fstat, SYS_fstatfs,
-    SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getdents64, SYS_getpid, SYS_getrandom, SYS_getsockopt, SYS_gettid,
-    SYS_gettimeofday, SYS_getxattr, SYS_ioctl, SYS_linkat, SYS_listxattr, SYS_lseek, SYS_madvise, SYS_mkdirat,
-    SYS_mknodat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_msync, SYS_munmap, SYS_nanosleep, SYS_newfstatat, SYS_openat,
-    SYS_openat2, SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev,
-    SYS_pwritev2, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_removexattr, SYS_renameat2,
-    SYS_restart_syscall, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_setfsgid,
-    SYS_setfsuid, SYS_setxattr, SYS_shutdown, SYS_sigaltstack, SYS_socketpair, SYS_statx, SYS_symlinkat, SYS_syncfs,
-    SYS_tgkill, SYS_timerfd_settime, SYS_tkill, SYS_umask, SYS_unlinkat, SYS_unshare, SYS_utimensat, SYS_write,
-    SYS_writev,
+    PROT_EXEC, SYS_brk, SYS_capget, SYS_capset, SYS_clock_gettime, SYS_close, SYS_copy_file_range, SYS_epoll_create1,
+    SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fchdir, SYS_fchmodat,
+    SYS_fchownat, SYS_fcntl, SYS_fdatasync, SYS_flock, SYS_fstat, SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_futex,
+    SYS_getdents64, SYS_getpid, SYS_getrandom, SYS_gettid, SYS_gettimeofday, SYS_getxattr, SYS_ioctl, SYS_linkat,
+    SYS_listxattr, SYS_lseek, SYS_madvise, SYS_mkdirat, SYS_mknodat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
+    SYS_newfstatat, SYS_openat, SYS_openat2, SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_preadv2,
+    SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg,
+    SYS_removexattr, SYS_renameat2, SYS_restart_syscall, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield,
+    SYS_sendmsg, SYS_sendto, SYS_setfsgid, SYS_setfsuid, SYS_setxattr, SYS_shutdown, SYS_sigaltstack, SYS_socketpair,
+    SYS_statx, SYS_symlinkat, SYS_syncfs, SYS_tgkill, SYS_timerfd_settime, SYS_tkill, SYS_umask, SYS_unlinkat,
+    SYS_unshare, SYS_utimensat, SYS_write, SYS_writev,
 };
+use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_FS, VIRTIO_ID_NET, VIRTIO_ID_PMEM, VIRTIO_ID_VSOCK};
 
 use crate::confine::bpf::Call;
 
@@ -91,8 +90,7 @@ pub(super) const MAIN: &[&[Call]] = &[
 ];
 
 /// What a device's thread waits with.
-const DEVICE: &[Call] =
-    &[any(SYS_epoll_wait), any(SYS_epoll_pwait), any(SYS_epoll_ctl), any(SYS_epoll_create1), any(SYS_timerfd_settime)];
+const DEVICE: &[Call] = &[any(SYS_epoll_wait), any(SYS_epoll_pwait), any(SYS_epoll_ctl), any(SYS_epoll_create1)];
 
 const READ_WRITE: &[Call] = &[
     any(SYS_pread64),
@@ -109,32 +107,20 @@ const READ_WRITE: &[Call] = &[
     any(SYS_fstat),
 ];
 
-/// What of checksums and segments a tap device may leave to others, and the size of the header that says so.
-const TUNSETOFFLOAD: u32 = 0x4004_54d0;
-const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
-const NET: &[Call] = &[any(SYS_readv), ioctl(TUNSETOFFLOAD), ioctl(TUNSETVNETHDRSZ)];
+/// Frames, several pieces at once.
+const NET: &[Call] = &[any(SYS_readv)];
 
-const FIONBIO: u32 = 0x5421;
-const FIONREAD: u32 = 0x541b;
-/// Unix sockets only.
-const SOCKETS: &[Call] = &[
+/// Streams, which come and go by the device's own socket; none of them is connected or accepted here.
+const STREAMS: &[Call] = &[
     Call::only(SYS_socketpair, 0, u32::MAX, libc::AF_UNIX as u32),
-    any(SYS_connect),
-    any(SYS_accept4),
     any(SYS_recvfrom),
     any(SYS_recvmsg),
     any(SYS_sendto),
     any(SYS_sendmsg),
-    any(SYS_readv),
     any(SYS_shutdown),
-    any(SYS_getsockopt),
-    any(SYS_fcntl),
-    any(SYS_fchdir),
-    any(SYS_clock_nanosleep),
-    any(SYS_nanosleep),
-    ioctl(FIONBIO),
-    ioctl(FIONREAD),
 ];
+
+const TIMERS: &[Call] = &[any(SYS_timerfd_settime)];
 
 const FILE_SYSTEM: &[Call] = &[
     any(SYS_openat2),
@@ -151,9 +137,7 @@ const FILE_SYSTEM: &[Call] = &[
     any(SYS_symlinkat),
     any(SYS_unlinkat),
     any(SYS_renameat2),
-    any(SYS_fchmod),
     any(SYS_fchmodat),
-    any(SYS_fchown),
     any(SYS_fchownat),
     any(SYS_utimensat),
     any(SYS_ftruncate),
@@ -162,13 +146,8 @@ const FILE_SYSTEM: &[Call] = &[
     any(SYS_setxattr),
     any(SYS_listxattr),
     any(SYS_removexattr),
-    any(SYS_fgetxattr),
-    any(SYS_fsetxattr),
-    any(SYS_flistxattr),
-    any(SYS_fremovexattr),
     any(SYS_flock),
     any(SYS_fcntl),
-    any(SYS_dup),
     // Working directory, umask and file system ids of this thread alone.
     Call::only(SYS_unshare, 0, u32::MAX, libc::CLONE_FS as u32),
     any(SYS_fchdir),
@@ -181,20 +160,15 @@ const FILE_SYSTEM: &[Call] = &[
     Call::only(SYS_prctl, 0, u32::MAX, libc::PR_SET_SECUREBITS as u32),
 ];
 
-const PERSISTENT: &[Call] = &[any(SYS_msync)];
-const CONSOLE: &[Call] = &[any(SYS_readv), ioctl(FIONBIO)];
-const BALLOON: &[Call] = &[any(SYS_fallocate)];
-
 /// The calls of a device's thread, by the device's kind (virtio specification, section 5).
 pub(super) fn device(kind: u32) -> Vec<&'static [Call]> {
     let mut lists = vec![DEVICE, ALWAYS];
     match kind {
-        1 => lists.push(NET),
-        2 | 27 => lists.extend([READ_WRITE, PERSISTENT]),
-        3 => lists.push(CONSOLE),
-        5 => lists.push(BALLOON),
-        19 => lists.push(SOCKETS),
-        26 => lists.extend([READ_WRITE, FILE_SYSTEM]),
+        VIRTIO_ID_NET => lists.push(NET),
+        VIRTIO_ID_BLOCK => lists.extend([READ_WRITE, TIMERS]),
+        VIRTIO_ID_PMEM => lists.push(READ_WRITE),
+        VIRTIO_ID_VSOCK => lists.push(STREAMS),
+        VIRTIO_ID_FS => lists.extend([READ_WRITE, TIMERS, FILE_SYSTEM]),
         _ => {}
     }
     lists
@@ -202,9 +176,9 @@ pub(super) fn device(kind: u32) -> Vec<&'static [Call]> {
 
 #[cfg(test)]
 mod tests {
-    use libc::{SYS_execve, SYS_openat, SYS_ptrace, SYS_socket};
+    use libc::{SYS_connect, SYS_execve, SYS_openat, SYS_ptrace, SYS_socket};
 
-    use super::{Call, MAIN, VCPU, device};
+    use super::{Call, MAIN, VCPU, VIRTIO_ID_FS, device};
 
     fn has(lists: &[&[Call]], number: libc::c_long) -> bool {
         lists.concat().iter().any(|call| call.number == number)
@@ -212,10 +186,10 @@ mod tests {
 
     #[test]
     fn files_are_opened_only_by_the_one_who_shares_them() {
-        for kind in [1, 2, 3, 4, 5, 19, 27, 99] {
+        for kind in (0..64).filter(|kind| *kind != VIRTIO_ID_FS) {
             assert!(!has(&device(kind), SYS_openat), "kind {kind}");
         }
-        assert!(has(&device(26), SYS_openat));
+        assert!(has(&device(VIRTIO_ID_FS), SYS_openat));
         assert!(!has(VCPU, SYS_openat) && !has(MAIN, SYS_openat));
     }
 
@@ -225,8 +199,7 @@ mod tests {
         all.extend([VCPU.to_vec(), MAIN.to_vec()]);
         for lists in all {
             assert!(!has(&lists, SYS_execve) && !has(&lists, SYS_ptrace));
-            let sockets = lists.concat().into_iter().filter(|call| call.number == SYS_socket);
-            assert!(sockets.into_iter().all(|call| call.condition.is_some()));
+            assert!(!has(&lists, SYS_socket) && !has(&lists, SYS_connect));
         }
     }
 }

@@ -28,8 +28,8 @@
 //! `VIRTIO_PMEM_F_SHMEM_REGION` is not offered: it moves the same two numbers into the registers of a shared memory region.
 //!
 //! The cost: 64 bytes of the guest's RAM for each page of the region, 16 MiB for each GiB (`struct page`), from the start.
-//! And the region is fixed when the driver probes it: a machine cannot be saved with an empty one and restored with
-//! another, as a disk of virtio-blk can.
+//! And the region is fixed when the driver probes it: a driver that has seen an empty one does not learn of another after a
+//! restore, as with a disk of virtio-blk; it has to find the device only then.
 
 use std::fs::File;
 

@@ -3,8 +3,10 @@
 //! `sbx-agent-over-unix DIRECTORY` listens at `DIRECTORY/agent` and reaches port N of its host at `DIRECTORY/port-N`. It is
 //! PID 1 of its PID namespace, so that orphans and `kill -1` are as in a machine.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use sbx_guest_agent::{Server, Socket, Wire};
 
 fn main() {
-    let directory = PathBuf::from(std::env::args_os().nth(1).expect("usage: sbx-agent-over-unix DIRECTORY"));
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // The reaper is this program too, as in a machine.
+    if arguments.first().is_some_and(|name| name.as_bytes() == sbx_container::init::NAME.to_bytes()) {
+        sbx_container::init::main(arguments);
+    }
+    let directory = PathBuf::from(arguments.get(1).expect("usage: sbx-agent-over-unix DIRECTORY"));
     furnish_namespaces().expect("mount what a machine has");
     let listener = UnixListener::bind(directory.join("agent")).expect("listen");
     listener.set_nonblocking(true).expect("listen without waiting");

@@ -4,22 +4,27 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-/// The program `examples/guest_init.rs`, where it was built to run without libraries.
+/// The program `examples/guest_init/main.rs`, where it was built to run without libraries.
 pub(crate) fn init() -> Option<Vec<u8>> {
+    program("guest_init")
+}
+
+/// One of the programs for guests below `examples/`, where it was built to run without libraries.
+pub(crate) fn program(name: &str) -> Option<Vec<u8>> {
     if !cfg!(target_env = "musl") {
         println!("skipped: the guest's program needs a static target (x86_64-unknown-linux-musl)");
         return None;
     }
     let deps: PathBuf = env::current_exe().unwrap().parent().unwrap().into();
-    Some(fs::read(deps.parent().unwrap().join("examples/guest_init")).unwrap())
+    Some(fs::read(deps.parent().unwrap().join("examples").join(name)).unwrap())
 }
 
 /// The archive: `/dev/console`, `/proc` and `/init`.
 pub(crate) fn archive(init: &[u8]) -> Vec<u8> {
     let mut archive = Vec::new();
-    entry(&mut archive, "dev", 0o40755, (0, 0), &[]);
-    entry(&mut archive, "proc", 0o40755, (0, 0), &[]);
-    entry(&mut archive, "sys", 0o40755, (0, 0), &[]);
+    for folder in ["dev", "proc", "sys", "run"] {
+        entry(&mut archive, folder, 0o40755, (0, 0), &[]);
+    }
     entry(&mut archive, "dev/console", 0o20600, (5, 1), &[]);
     entry(&mut archive, "init", 0o100_755, (0, 0), init);
     entry(&mut archive, "TRAILER!!!", 0, (0, 0), &[]);

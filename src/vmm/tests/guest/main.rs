@@ -1,6 +1,8 @@
 //! Machines that run. They need a KVM that can run a kernel, and are skipped with the reason where there is none; those
 //! with Linux in them need its path in `SBX_KERNEL`, and a static build of this test's guest program.
 
+mod all_devices;
+mod devices;
 mod initramfs;
 mod kernel;
 mod linux;

@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -89,13 +89,17 @@ impl Console {
         let Some(input) = &self.input else { return Ok(()) };
         let (mut starved, mut ended) = (false, false);
         serve(io, TO_GUEST, &self.again, |chain| {
-            let room = chain.writer.left();
+            let mut bytes = [0; 4096];
+            let room = chain.writer.left().min(bytes.len());
             if room == 0 {
                 return Ok(Turn::Done);
             }
-            match chain.writer.read_from_stream(input.as_fd(), room.min(MOST_BYTES)) {
+            match (&*input).read(&mut bytes[..room]) {
                 Ok(0) => ended = true,
-                Ok(_) => return Ok(Turn::Done),
+                Ok(count) => {
+                    chain.writer.write_all(&bytes[..count])?;
+                    return Ok(Turn::Done);
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => starved = true,
                 // A terminal whose other side is closed says EIO.
                 Err(_) => ended = true,

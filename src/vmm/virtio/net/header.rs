@@ -70,7 +70,7 @@ impl Header {
 
     /// What of a header that the guest wrote before a frame of so many bytes may reach the tap; none where it makes no
     /// sense. Flags that mean nothing here are passed over (section 5.1.6.2.2).
-    pub(super) fn from_guest(&self, frame: usize, features: u64) -> Option<Self> {
+    pub(super) fn for_tap(&self, frame: usize, features: u64) -> Option<Self> {
         let needs_checksum = self.flags & NEEDS_CHECKSUM != 0;
         let mut clean = Self::default();
         if needs_checksum {
@@ -103,7 +103,7 @@ impl Header {
 
     /// What of a header that the tap gave may reach the guest; none where the guest has not agreed to do that work. Where
     /// the driver takes all that is offered, as Linux does, it always has.
-    pub(super) fn to_guest(self, features: u64) -> Option<Self> {
+    pub(super) fn for_guest(self, features: u64) -> Option<Self> {
         let takes_checksums = has(features, VIRTIO_NET_F_GUEST_CSUM);
         let agreed = match self.gso_type {
             WHOLE => true,
@@ -155,19 +155,19 @@ mod tests {
 
     #[test]
     fn what_fits_the_frame_reaches_the_tap() {
-        assert_eq!(SEGMENT.from_guest(60_000, ALL), Some(SEGMENT));
-        assert_eq!(Header::default().from_guest(ETHERNET, 0), Some(Header::default()));
+        assert_eq!(SEGMENT.for_tap(60_000, ALL), Some(SEGMENT));
+        assert_eq!(Header::default().for_tap(ETHERNET, 0), Some(Header::default()));
         let checksum = Header { gso_type: 0, ..SEGMENT };
-        let clean = checksum.from_guest(1000, ALL).unwrap();
+        let clean = checksum.for_tap(1000, ALL).unwrap();
         assert_eq!((clean.flags, clean.csum_start, clean.csum_offset), (NEEDS_CHECKSUM, 34, 16));
     }
 
     #[test]
     fn what_means_nothing_is_cleared() {
         let strange = Header { flags: 0xfe, num_buffers: 9, hdr_len: 5, csum_start: 9, ..Header::default() };
-        assert_eq!(strange.from_guest(100, ALL), Some(Header::default()));
-        assert_eq!(Header { hdr_len: 60_000, ..SEGMENT }.from_guest(1000, ALL).unwrap().hdr_len, 1000);
-        assert_eq!(Header { hdr_len: 1, ..SEGMENT }.from_guest(1000, ALL).unwrap().hdr_len, 52);
+        assert_eq!(strange.for_tap(100, ALL), Some(Header::default()));
+        assert_eq!(Header { hdr_len: 60_000, ..SEGMENT }.for_tap(1000, ALL).unwrap().hdr_len, 1000);
+        assert_eq!(Header { hdr_len: 1, ..SEGMENT }.for_tap(1000, ALL).unwrap().hdr_len, 52);
     }
 
     #[test]
@@ -184,22 +184,22 @@ mod tests {
             Header { gso_type: TCP4 | 0x80, ..SEGMENT },
         ];
         for header in bad {
-            assert_eq!(header.from_guest(1000, ALL), None, "{header:?}");
+            assert_eq!(header.for_tap(1000, ALL), None, "{header:?}");
         }
-        assert_eq!(SEGMENT.from_guest(1000, 0), None);
-        assert_eq!(SEGMENT.from_guest(1000, 1), None);
-        assert!(SEGMENT.from_guest(1000, 1 | 1 << 11).is_some());
-        assert_eq!(Header { gso_type: TCP6, ..SEGMENT }.from_guest(1000, 1 | 1 << 11), None);
+        assert_eq!(SEGMENT.for_tap(1000, 0), None);
+        assert_eq!(SEGMENT.for_tap(1000, 1), None);
+        assert!(SEGMENT.for_tap(1000, 1 | 1 << 11).is_some());
+        assert_eq!(Header { gso_type: TCP6, ..SEGMENT }.for_tap(1000, 1 | 1 << 11), None);
     }
 
     #[test]
     fn a_guest_gets_only_the_work_that_it_takes() {
-        assert_eq!(SEGMENT.to_guest(ALL), Some(SEGMENT));
-        assert_eq!(SEGMENT.to_guest(1 << 1), None);
-        assert_eq!(SEGMENT.to_guest(1 << 7), None);
-        assert_eq!(Header { gso_type: 0, ..SEGMENT }.to_guest(0), None);
+        assert_eq!(SEGMENT.for_guest(ALL), Some(SEGMENT));
+        assert_eq!(SEGMENT.for_guest(1 << 1), None);
+        assert_eq!(SEGMENT.for_guest(1 << 7), None);
+        assert_eq!(Header { gso_type: 0, ..SEGMENT }.for_guest(0), None);
         let valid = Header { flags: 2, ..Header::default() };
-        assert_eq!(valid.to_guest(1 << 1), Some(valid));
-        assert_eq!(valid.to_guest(0), Some(Header::default()));
+        assert_eq!(valid.for_guest(1 << 1), Some(valid));
+        assert_eq!(valid.for_guest(0), Some(Header::default()));
     }
 }

@@ -155,7 +155,7 @@ impl Net {
         let frame = count.saturating_sub(HEADER_SIZE);
         // Only a driver that gives less than it must sees a frame fill everything, which then was cut off.
         let is_cut = frame == room && count < self.want(features).bytes;
-        let Some(mut header) = Header::decode(header).to_guest(features).filter(|_| frame >= ETHERNET && !is_cut)
+        let Some(mut header) = Header::decode(header).for_guest(features).filter(|_| frame >= ETHERNET && !is_cut)
         else {
             first.put_back(queue);
             return Ok(One::Dropped);

@@ -61,7 +61,7 @@ impl Net {
         frame.read_exact(&mut header)?;
         let length = frame.left();
         let is_frame = (ETHERNET..=MOST_FRAME).contains(&length) && frame.pieces().count() < chain::MOST_PIECES;
-        let Some(header) = Header::decode(header).from_guest(length, features).filter(|_| is_frame) else {
+        let Some(header) = Header::decode(header).for_tap(length, features).filter(|_| is_frame) else {
             return Ok(true);
         };
         let mut header = header.encode();

@@ -12,6 +12,13 @@ fn small(share: &mut Share) {
     share.limits = Limits { descriptors: 32, nodes: 2000 };
 }
 
+/// Uses 64 files, so that all others give up their descriptors.
+fn give_up(client: &mut Client) {
+    for file in 0..64 {
+        client.walk(&format!("{file}")).unwrap();
+    }
+}
+
 /// Descriptors of this process that lead into a client's directory.
 fn held(client: &Client) -> usize {
     let inside = |entry: std::io::Result<fs::DirEntry>| {
@@ -110,7 +117,6 @@ fn a_node_is_never_another_file() {
         fs::write(path.join("d/g"), "inside").unwrap();
     });
     let (f, g) = (client.walk("f").unwrap(), client.walk("d/g").unwrap());
-    let give_up = |client: &mut Client| (0..64).for_each(|file| drop(client.walk(&format!("{file}")).unwrap()));
     give_up(&mut client);
     // The same inode number, most likely, but not the same file.
     fs::remove_file(client.host("f")).unwrap();
@@ -140,8 +146,8 @@ fn what_lost_its_name_is_not_given_up() {
     });
     let (entry, fh) = client.create(ROOT_ID, "f", libc::O_RDWR, 0o644).unwrap();
     client.release(entry.nodeid, fh).unwrap();
-    (0..64).for_each(|file| drop(client.walk(&format!("{file}")).unwrap()));
+    give_up(&mut client);
     client.unlink(ROOT_ID, "f").unwrap();
-    (0..64).for_each(|file| drop(client.walk(&format!("{file}")).unwrap()));
+    give_up(&mut client);
     assert_eq!(client.getattr(entry.nodeid).unwrap().attr.nlink, 0);
 }

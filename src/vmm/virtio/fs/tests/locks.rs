@@ -140,11 +140,10 @@ fn who_is_interrupted_or_closed_waits_no_more() {
     let (mut client, node, fh) = opened();
     client.order(opcode::SETLK, node, &bytes(&posix(fh, 1, WRITE, (0, 9)))).unwrap();
     let ticket = waits(client.lock(opcode::SETLKW, node, &posix(fh, 2, WRITE, (0, 4))));
-    let unique = InterruptIn { unique: 3 };
     assert_eq!(client.say(opcode::INTERRUPT, node, &bytes(&InterruptIn { unique: 99 })), Said::Nothing);
     assert!(client.settled(ticket, Duration::from_millis(5)).is_none());
     // INIT, CREATE, SETLK, and the fourth is the one that waits.
-    assert_eq!(client.say(opcode::INTERRUPT, node, &bytes(&InterruptIn { unique: unique.unique + 1 })), Said::Nothing);
+    assert_eq!(client.say(opcode::INTERRUPT, node, &bytes(&InterruptIn { unique: 4 })), Said::Nothing);
     assert_eq!(client.settled(ticket, LONG), Some(Err(Errno::EINTR)));
     let other = client.open(node, libc::O_RDWR).unwrap().fh;
     client.order(opcode::SETLK, node, &bytes(&whole(fh, WRITE))).unwrap();

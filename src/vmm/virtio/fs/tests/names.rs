@@ -143,7 +143,7 @@ fn a_directory_is_listed_once_each_in_pieces_and_from_anywhere() {
     }
     // From the middle again, by a position that an answer gave; and from the beginning anew.
     let fh = client.opendir(ROOT_ID).unwrap();
-    let mut at = |client: &mut Client, offset| {
+    let at = |client: &mut Client, offset| {
         let read = ReadIn { fh, offset, size: 4096, ..ReadIn::default() };
         let answer = client.bytes(opcode::READDIR, ROOT_ID, &bytes(&read)).unwrap();
         let mut names = Vec::new();

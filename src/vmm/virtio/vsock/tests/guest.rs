@@ -164,11 +164,11 @@ impl Guest {
                     self.spare.push(at);
                 }
             }
-            self.board.kick(RX).unwrap();
             if packets.len() == before {
                 return packets;
             }
             assert!(self.board.was_interrupted(), "the driver was not told");
+            self.board.kick(RX).unwrap();
         }
     }
 

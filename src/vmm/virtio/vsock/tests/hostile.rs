@@ -1,18 +1,22 @@
 //! A guest that breaks the rules. Whatever it sends, the device answers by RST, stays within its bounds, and serves the
 //! connections that behave; or it says that the driver is broken, where a queue is.
 
-use std::io::Write;
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
 use proptest::prelude::*;
 
 use super::guest::{ALLOWED, CID, Guest, data_of, pattern};
 use crate::virtio::device::DeviceError;
-use crate::virtio::driver::board::Piece;
+use crate::virtio::driver::board::{Piece, is_readable};
+use crate::virtio::driver::{Hostile, attack};
 use crate::virtio::vsock::credit::{FIRST_WINDOW, SHARED_WINDOW};
 use crate::virtio::vsock::device::{RX, TX};
 use crate::virtio::vsock::from_guest::MOST_REPLIES;
 use crate::virtio::vsock::packet::{HEADER_SIZE, HOST_CID, Header, Op, Ports, SHUTDOWN_BOTH, SHUTDOWN_SEND};
 use crate::virtio::vsock::table::{MOST, MOST_OF_GUEST};
+use crate::virtio::vsock::{Config, Gate, Vsock};
 
 const PORTS: Ports = Ports { host: ALLOWED, guest: 5 };
 
@@ -228,7 +232,7 @@ fn a_flood_of_requests_ends_at_the_number_of_places() {
             break;
         }
         // The owner is quick, and closes what it takes.
-        if crate::virtio::driver::board::is_readable(&guest.gate) {
+        if is_readable(&guest.gate) {
             guest.gate.accept().map(drop).unwrap();
         }
         assert!(guest.held() <= MOST_OF_GUEST);
@@ -311,6 +315,52 @@ fn packets_in_many_small_pieces_are_packets() {
     assert_eq!(Guest::read_all(&mut stream), data);
 }
 
+#[test]
+fn a_hostile_driver_does_no_harm() {
+    let owner: RefCell<Option<(Gate, Vec<UnixStream>)>> = RefCell::new(None);
+    let guest = Guest::new();
+    let of_owner = Ports { host: 1 << 30, guest: 7 };
+    let shutdown = Header { flags: SHUTDOWN_SEND, ..guest.header(PORTS, Op::Shutdown) };
+    let mut packets = vec![shutdown.encode().to_vec()];
+    for ports in [PORTS, of_owner] {
+        for op in [Op::Request, Op::Response, Op::Reset, Op::CreditUpdate, Op::CreditRequest] {
+            packets.push(guest.header(ports, op).encode().to_vec());
+        }
+        let data = Header { len: 1000, ..guest.header(ports, Op::Data) };
+        packets.push([data.encode().as_slice(), &pattern(1000)].concat());
+    }
+    let requests: Vec<_> = packets.iter().map(|packet| (TX, packet.as_slice())).collect();
+    let hostile = Hostile {
+        requests: &requests,
+        host: &|number| {
+            let mut guard = owner.borrow_mut();
+            let Some((gate, streams)) = guard.as_mut() else { return };
+            if is_readable(&*gate)
+                && let Ok((_, stream)) = gate.accept()
+            {
+                streams.push(stream);
+            }
+            match number % 4 {
+                0 => streams.extend(gate.connect(7)),
+                1 if streams.len() > 20 => drop(streams.swap_remove((number >> 8) as usize % 20)),
+                _ => {}
+            }
+            for stream in streams {
+                stream.set_nonblocking(true).unwrap();
+                // The guest may have closed any of them.
+                let _ = stream.write(&pattern((number >> 16) as usize % 5000));
+                let _ = stream.read(&mut [0; 5000]);
+            }
+        },
+        ..Hostile::default()
+    };
+    attack(&hostile, || {
+        let (gate, inner) = Gate::pair().unwrap();
+        *owner.borrow_mut() = Some((gate, Vec::new()));
+        Box::new(Vsock::new(Config { guest_cid: CID, allowed_ports: vec![ALLOWED] }, inner).unwrap())
+    });
+}
+
 /// One thing that a guest or its owner does.
 #[derive(Clone, Debug)]
 enum Step {
@@ -339,7 +389,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn act(guest: &mut Guest, streams: &mut Vec<std::os::unix::net::UnixStream>, step: Step) {
+fn act(guest: &mut Guest, streams: &mut Vec<UnixStream>, step: Step) {
     let count = streams.len();
     match step {
         Step::Packet { op, host, guest: port, flags, len, credit } => {
@@ -361,7 +411,7 @@ fn act(guest: &mut Guest, streams: &mut Vec<std::os::unix::net::UnixStream>, ste
         }
         Step::Read(which) if which < count => {
             streams[which].set_nonblocking(true).unwrap();
-            let _ = std::io::Read::read(&mut &streams[which], &mut vec![0; 1 << 18]);
+            let _ = (&streams[which]).read(&mut vec![0; 1 << 18]);
         }
         Step::Drop(which) if which < count => drop(streams.swap_remove(which)),
         Step::Buffers(more) => {
@@ -372,7 +422,7 @@ fn act(guest: &mut Guest, streams: &mut Vec<std::os::unix::net::UnixStream>, ste
         _ => {}
     }
     guest.board.run().unwrap();
-    let waiting = crate::virtio::driver::board::is_readable(&guest.gate);
+    let waiting = is_readable(&guest.gate);
     if waiting {
         streams.push(guest.gate.accept().unwrap().1);
     }

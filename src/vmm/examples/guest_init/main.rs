@@ -1,5 +1,7 @@
 //! The first program of a test's guest. Its arguments say what it does: `interrupts` shows them, `tick` counts for ever,
-//! `look-again N` lets the driver look at device N again. At the end it resets the machine.
+//! `exercise` uses all devices, `look-again N` lets the driver look at device N again. At the end it resets the machine.
+
+mod exercise;
 
 use std::env;
 use std::error::Error;
@@ -20,12 +22,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let nothing = None::<&str>;
     mount(nothing, "/proc", Some("proc"), MsFlags::empty(), nothing)?;
     mount(nothing, "/sys", Some("sysfs"), MsFlags::empty(), nothing)?;
+    mount(nothing, "/run", Some("tmpfs"), MsFlags::empty(), nothing)?;
     println!("init: {} processors", thread::available_parallelism()?);
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "interrupts" => print!("{}", fs::read_to_string("/proc/interrupts")?),
             "tick" => tick(),
+            "exercise" => exercise::all(),
             "look-again" => look_again(&words.next().ok_or("at which device?")?)?,
             other => println!("init: what is {other}?"),
         }
