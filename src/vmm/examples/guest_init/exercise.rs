@@ -18,10 +18,12 @@ use nix::sys::time::TimeSpec;
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 type Done = Result<(), Box<dyn Error>>;
+/// What is exercised, and how.
+type Part = (&'static str, fn() -> Done);
 
 /// Uses all devices, and says of each whether that went well.
 pub(crate) fn all() {
-    let parts: [(&str, fn() -> Done); 7] = [
+    let parts: [Part; 7] = [
         ("disk", disk),
         ("persistent memory", persistent_memory),
         ("random bytes", random),

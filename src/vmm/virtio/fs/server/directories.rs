@@ -174,7 +174,10 @@ impl Server {
         let mut listing = std::mem::take(self.handles.directory(fh, node)?);
         let mut result = match listing.directory {
             Some(_) => listing.go_to(offset),
-            None => Ok(self.list_single(offset, most, &mut out, &mut add)),
+            None => {
+                self.list_single(offset, most, &mut out, &mut add);
+                Ok(())
+            }
         };
         while result.is_ok() && listing.directory.is_some() {
             match listing.next() {

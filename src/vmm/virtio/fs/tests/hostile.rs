@@ -33,7 +33,7 @@ fn a_request_that_is_none_is_given_back_unanswered() {
     // Room for less than the answer.
     let Said::Answered(answer) = ({
         let mut request = good;
-        let mut answer = vec![0; 40];
+        let mut answer = [0; 40];
         let outcome = client.server.serve(
             &mut crate::virtio::Reader::from(&mut request[..]),
             &mut crate::virtio::Writer::from(&mut answer[..]),
