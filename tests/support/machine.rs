@@ -76,6 +76,8 @@ impl Machine {
     #[track_caller]
     pub fn start(mode: Mode) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests need root: they make namespaces and cgroups");
+        // Cargo makes it when it builds, and a copy of what was built has none.
+        fs::create_dir_all(env!("CARGO_TARGET_TMPDIR")).expect("a folder for machines");
         let folder = tempfile::Builder::new().prefix("m").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         for name in ["root", "run", "home", "tmp"] {
             fs::create_dir(folder.path().join(name)).expect("a new folder");

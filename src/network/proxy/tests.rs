@@ -9,7 +9,7 @@ use super::{MOST_SESSIONS, PAUSE, Proxy, SWEEP, Targets, UDP_IDLE, run};
 use crate::ports::{PortRequest, Protocol, reserve};
 use crate::tests::lab::{in_new_netns, in_own_process};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 fn request(protocol: Protocol, host: &str, host_port: u16, container_port: u16) -> PortRequest {
     PortRequest {
