@@ -93,10 +93,14 @@ impl SharedMounts {
             let Some(lock) = self.lock(key, FlockArg::LockShared)? else {
                 continue;
             };
-            if !is_mounted(point)? {
-                self.mount_once(key, &lock, point, mount)?;
+            // A use from here on: where mounting fails, it ends, and takes the lock file along.
+            let used = Use { key: key.to_owned(), point: point.to_owned(), mounts: self.clone(), lock: Some(lock) };
+            if !is_mounted(point)?
+                && let Some(lock) = &used.lock
+            {
+                self.mount_once(key, lock, point, mount)?;
             }
-            return Ok(Use { key: key.to_owned(), point: point.to_owned(), mounts: self.clone(), lock: Some(lock) });
+            return Ok(used);
         }
     }
 
