@@ -52,8 +52,10 @@ pub(crate) fn forget(store: &Store, spec: &SandboxSpec, anonymous: AnonymousVolu
     Ok(Doomed { directory, _removing: removing })
 }
 
-/// Finishes removals that were killed in the middle. Where there are none it costs two directory listings.
+/// Finishes removals, and undoes creations, that were killed in the middle. Where there are none it costs three directory
+/// listings.
 pub(crate) fn sweep(store: &Store) -> anyhow::Result<()> {
+    store.sweep_unfinished()?;
     let volumes = Volumes::of(store);
     volumes.sweep()?;
     if store.left_aside()?.is_empty() {

@@ -130,7 +130,8 @@ impl Store {
         Ok(left)
     }
 
-    fn sweep_unfinished(&self) -> Result<(), StoreError> {
+    /// Removes what was being made when its maker was killed; what somebody is making stays, for it is locked.
+    pub fn sweep_unfinished(&self) -> Result<(), StoreError> {
         let directory = self.containers();
         let failed = |source| StoreError::io("list", &directory, source);
         for entry in fs::read_dir(&directory).map_err(failed)? {
