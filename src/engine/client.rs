@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use sbx_protocol::{
     AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FrameError, Hello, Purpose, Reply, Request,
@@ -21,6 +22,9 @@ pub enum ClientError {
     /// The supervisor went away.
     #[error("the container's supervisor has ended")]
     Gone,
+    /// It did not answer in time.
+    #[error("the container did not do it within {} seconds", .0.as_secs())]
+    Silent(Duration),
     /// The connection failed.
     #[error("talk to the container's supervisor: {0}")]
     Broken(FrameError),
@@ -97,6 +101,19 @@ impl Client {
         match self.ask(request)? {
             Reply::Done => Ok(()),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The same, with an end to the patience.
+    pub fn tell_within(&mut self, request: &Request, patience: Duration) -> Result<(), ClientError> {
+        let limit =
+            |limit| self.control.set_read_timeout(limit).map_err(|error| ClientError::from(FrameError::Io(error)));
+        limit(Some(patience))?;
+        match self.tell(request) {
+            Err(ClientError::Broken(FrameError::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(ClientError::Silent(patience))
+            }
+            told => told,
         }
     }
 

@@ -82,7 +82,7 @@ impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
         let kind = match &error {
             ClientError::Refused(failure) => kind_of(failure),
-            ClientError::Gone | ClientError::Broken(_) => ErrorKind::Other,
+            ClientError::Gone | ClientError::Silent(_) | ClientError::Broken(_) => ErrorKind::Other,
         };
         Self::of(kind, error)
     }

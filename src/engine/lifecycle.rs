@@ -1,6 +1,6 @@
 //! What is done to containers that exist: stop, kill, pause, wait, rename, remove.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sbx_protocol::{ContainerEvent, ProcessRow, Reply, Request, StatsSample};
 use sbx_sandbox::id::Id;
@@ -15,6 +15,8 @@ use crate::{Engine, Error, ErrorKind, Result, reap};
 
 /// Exit code of a container that a reboot ended.
 const LOST: i32 = 255;
+/// Longest wait for a process that was killed; one that waits for a device may take its time to die.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// The container that a user means.
@@ -76,27 +78,19 @@ impl Engine {
         if restart { Ok(()) } else { self.wait_until_gone(id) }
     }
 
-    /// Sends a signal to a container's first process.
+    /// Sends a signal to a container's first process. SIGKILL is answered when it is dead: a command that follows finds
+    /// it so.
     pub fn kill(&self, id: &Id, signal: i32) -> Result<()> {
         let mut client = self.running(id)?;
-        client.tell(&Request::Kill { container: id.to_string(), signal })?;
-        if signal == libc::SIGKILL {
-            self.wait_for_death(&mut client, id);
+        match client.tell_within(&Request::Kill { container: id.to_string(), signal }, KILL_PATIENCE) {
+            Ok(()) | Err(crate::ClientError::Gone) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // It may have been started again, by a restart that was under way.
+        if signal == libc::SIGKILL && !self.store.state(id).is_ok_and(|state| state.status.is_active()) {
+            self.wait_until_gone(id)?;
         }
         Ok(())
-    }
-
-    /// After SIGKILL the container is dead within moments; a command that follows should find it so.
-    fn wait_for_death(&self, client: &mut Client, id: &Id) {
-        let restarts =
-            self.store.spec(id).is_ok_and(|spec| !matches!(spec.host_config.restart_policy.name.as_str(), "" | "no"));
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while let Ok(event) = client.wait_container(id.as_str()) {
-            if matches!(event, ContainerEvent::Gone { .. }) || restarts || Instant::now() > deadline {
-                break;
-            }
-        }
-        let _ = self.wait_until_gone(id);
     }
 
     /// Freezes a container.

@@ -65,6 +65,7 @@ pub(crate) fn sweep(store: &Store) -> anyhow::Result<()> {
     // Somebody who removes right now is not disturbed; the next command comes back to it.
     let Ok(_alone) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else { return Ok(()) };
     for left in store.left_aside()? {
+        store.release_names(&left)?;
         if let Some(spec) = &left.volumes_of {
             remove_anonymous(store, spec)?;
         }

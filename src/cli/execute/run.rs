@@ -13,7 +13,7 @@ use sbx_sandbox::store::Durability;
 
 use super::images::{mismatch, pull_for_run};
 use super::interactive::{Copies, End, check_terminal};
-use super::signals::Forwarding;
+use super::signals::HeldSignals;
 use super::{Fault, Outcome, fault_of_start, print, tell};
 use crate::command::{Attach, Exec, Start};
 use crate::detach::DetachKeys;
@@ -42,14 +42,14 @@ pub(super) fn run(engine: &Engine, mut command: RunCommand) -> Outcome {
         return print(id.as_str());
     }
     let streams = kinds(options.attach, tty);
-    let started = engine.start(&id, &streams).map_err(fault_of_start)?;
-    let Some(run) = started else { return Ok(0) };
     let stay = Stay {
         tty,
         detach_keys: options.detach_keys.unwrap_or_default(),
-        signal_proxy: options.signal_proxy,
+        signals: Stay::signals(options.signal_proxy, tty)?,
         container: true,
     };
+    let started = engine.start(&id, &streams).map_err(fault_of_start)?;
+    let Some(run) = started else { return Ok(0) };
     stay.at(engine, run)
 }
 
@@ -153,14 +153,14 @@ fn start_attached(engine: &Engine, command: &Start) -> Outcome {
     let config = engine.spec(&id)?.config;
     check_terminal(config.tty, command.interactive && config.open_stdin)?;
     let wanted = Streams { stdin: command.interactive && config.open_stdin, stdout: true, stderr: true };
-    let started = engine.start(&id, &kinds(wanted, config.tty)).map_err(fault_of_start)?;
-    let Some(run) = started else { return Ok(0) };
     let stay = Stay {
         tty: config.tty,
         detach_keys: command.detach_keys.clone().unwrap_or_default(),
-        signal_proxy: true,
+        signals: Stay::signals(true, config.tty)?,
         container: true,
     };
+    let started = engine.start(&id, &kinds(wanted, config.tty)).map_err(fault_of_start)?;
+    let Some(run) = started else { return Ok(0) };
     stay.at(engine, run)
 }
 
@@ -174,14 +174,13 @@ pub(super) fn attach(engine: &Engine, command: &Attach) -> Outcome {
     let stdin = command.stdin && config.open_stdin;
     check_terminal(config.tty, stdin)?;
     let streams = kinds(Streams { stdin, stdout: true, stderr: true }, config.tty);
-    let run = engine.attach(&id, &streams)?;
     let stay = Stay {
         tty: config.tty,
         detach_keys: command.detach_keys.clone().unwrap_or_default(),
-        signal_proxy: command.signal_proxy,
+        signals: Stay::signals(command.signal_proxy, config.tty)?,
         container: true,
     };
-    stay.at(engine, run)
+    stay.at(engine, engine.attach(&id, &streams)?)
 }
 
 /// `exec`.
@@ -208,7 +207,7 @@ pub(super) fn exec(engine: &Engine, command: &Exec) -> Outcome {
     let stay = Stay {
         tty: command.tty,
         detach_keys: command.detach_keys.clone().unwrap_or_default(),
-        signal_proxy: false,
+        signals: Stay::signals(false, command.tty)?,
         container: false,
     };
     stay.at(engine, run)
@@ -218,12 +217,18 @@ pub(super) fn exec(engine: &Engine, command: &Exec) -> Outcome {
 struct Stay {
     tty: bool,
     detach_keys: DetachKeys,
-    signal_proxy: bool,
+    /// Held since before the start, and passed on while it lasts.
+    signals: HeldSignals,
     /// The process is the container's first one.
     container: bool,
 }
 
 impl Stay {
+    /// A terminal sends signals through the process's own; here it is the size of the window that is passed on.
+    fn signals(proxy: bool, tty: bool) -> std::io::Result<HeldSignals> {
+        HeldSignals::hold(proxy && !tty, tty)
+    }
+
     /// Stays until the process ends or the user leaves.
     fn at(self, engine: &Engine, run: Run) -> Outcome {
         let Run { id, mut client, session } = run;
@@ -239,7 +244,7 @@ impl Stay {
             // The process may have ended already.
             let _ = client.resize(session_id, size);
         }
-        let forwarding = Forwarding::begin(&client, &id, session_id, self.signal_proxy && !self.tty, self.tty)?;
+        self.signals.forward(&client, &id, session_id)?;
         let keys = (self.tty && takes_input).then_some(self.detach_keys);
         let copies = Copies::begin(session, keys)?;
         let waiter = engine.clone();
@@ -248,7 +253,7 @@ impl Stay {
             if container { waiter.wait_with(&mut client, &id) } else { Ok(client.wait_process(session_id)?.code) }
         })?;
         drop(raw);
-        drop(forwarding);
+        drop(self.signals);
         match end {
             End::Waited(code) => Ok(code?),
             End::Detached => {

@@ -23,15 +23,17 @@ const OWN: [Signal; 8] = [
     Signal::SIGFPE,
 ];
 
-/// A thread that takes the signals of this process for as long as it lives.
+/// Signals that wait until there is somebody to pass them on to. They are this process's own again when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Forwarding {
+pub(crate) struct HeldSignals {
+    wanted: SigSet,
     before: SigSet,
 }
 
-impl Forwarding {
-    /// Begins. Signals are blocked here, so that threads made later do not get them.
-    pub(crate) fn begin(client: &Client, id: &Id, session: SessionId, proxy: bool, window: bool) -> io::Result<Self> {
+impl HeldSignals {
+    /// Holds signals back from here on, in threads made later as well. It comes before the start of the program: one that
+    /// can be seen to run gets what is sent to this process.
+    pub(crate) fn hold(proxy: bool, window: bool) -> io::Result<Self> {
         let mut wanted = SigSet::empty();
         if proxy {
             wanted = SigSet::all();
@@ -45,27 +47,29 @@ impl Forwarding {
         }
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&wanted), Some(&mut before))?;
-        let forwarding = Self { before };
-        if proxy || window {
-            let other = match client.another() {
-                Ok(other) => other,
-                // The container has ended already: what it leaves is still to be read, and nobody is there for signals.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                    return Ok(forwarding);
-                }
-                Err(error) => return Err(error),
-            };
-            let id = id.clone();
-            thread::Builder::new()
-                .name("signals".to_owned())
-                .stack_size(256 << 10)
-                .spawn(move || forward(&wanted, other, &id, session))?;
+        Ok(Self { wanted, before })
+    }
+
+    /// Passes them on, in a thread of its own, until this process ends.
+    pub(crate) fn forward(&self, client: &Client, id: &Id, session: SessionId) -> io::Result<()> {
+        if self.wanted == SigSet::empty() {
+            return Ok(());
         }
-        Ok(forwarding)
+        let other = match client.another() {
+            Ok(other) => other,
+            // The container has ended already: what it leaves is still to be read, and nobody is there for signals.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let (wanted, id) = (self.wanted, id.clone());
+        let thread = thread::Builder::new().name("signals".to_owned()).stack_size(256 << 10);
+        thread.spawn(move || forward(&wanted, other, &id, session)).map(drop)
     }
 }
 
-impl Drop for Forwarding {
+impl Drop for HeldSignals {
     fn drop(&mut self) {
         // From here on the signals mean this process again.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);

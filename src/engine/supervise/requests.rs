@@ -111,6 +111,13 @@ impl Supervisor {
                     Err(failure) => Err(failure),
                 }
             }
+            Request::Kill { container, signal } => match self.check(&container).and_then(|()| self.kill(signal)) {
+                Ok(Reply::Done) if signal == libc::SIGKILL => {
+                    self.waiting.insert(id, Waiting::Death);
+                    return;
+                }
+                outcome => outcome,
+            },
             other => self.work_at_once(id, other),
         };
         self.answer(id, &outcome.unwrap_or_else(Reply::Failed));
@@ -128,10 +135,6 @@ impl Supervisor {
             Request::Ready { session } => self.ready(session),
             Request::Resize { session, size } => self.resize(session, size),
             Request::SignalProcess { session, signal } => self.signal_process(session, signal),
-            Request::Kill { container, signal } => {
-                self.check(&container)?;
-                self.kill(signal)
-            }
             Request::Pause { container } => {
                 self.check(&container)?;
                 self.pause()
@@ -148,9 +151,10 @@ impl Supervisor {
                 self.check_running(&container)?;
                 self.sandbox.stats().map(|sample| Reply::Stats(Box::new(sample)))
             }
-            Request::WaitProcess { .. } | Request::WaitContainer { .. } | Request::Stop { .. } => {
-                Err(failure::other("a request that waits"))
-            }
+            Request::WaitProcess { .. }
+            | Request::WaitContainer { .. }
+            | Request::Stop { .. }
+            | Request::Kill { .. } => Err(failure::other("a request that waits")),
             Request::Wake(_) | Request::Create(_) | Request::PowerOff => {
                 Err(failure::other("a request for the agent of a virtual machine"))
             }

@@ -76,6 +76,8 @@ pub(crate) enum Waiting {
     Container,
     /// The end of a stop.
     Stop,
+    /// The end of the first process, whatever follows.
+    Death,
 }
 
 /// Everything that the supervisor knows.
@@ -436,6 +438,7 @@ impl Supervisor {
         if stopping.is_some_and(|stopping| stopping.restart) {
             self.record.apply(Event::Exited(exit));
             self.start_again(StartCause::User);
+            self.tell_waiting(|waiting| *waiting == Waiting::Death, &Reply::Done);
             return;
         }
         let again = if stopping.is_some() || self.record.stopped_by_user() {
@@ -494,6 +497,7 @@ impl Supervisor {
                 );
             }
         }
+        self.tell_waiting(|waiting| *waiting == Waiting::Death, &Reply::Done);
         self.tell_waiting(|waiting| *waiting == Waiting::Container, &Reply::Event(event));
         if ends {
             self.tell_waiting(|waiting| *waiting == Waiting::Stop, &Reply::Done);

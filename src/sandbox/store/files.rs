@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -113,21 +113,33 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), StoreError> {
 /// An exclusive lock (flock(2)) that ends with the value, or with the process.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Whether the file that is locked is the one that has the name now.
+    pub(crate) fn is_at(&self, path: &Path) -> Result<bool, StoreError> {
+        let held = self.file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
+        match fs::symlink_metadata(path) {
+            Ok(named) => Ok((held.dev(), held.ino()) == (named.dev(), named.ino())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(StoreError::io("look at", path, source)),
+        }
+    }
 }
 
 /// Waits for the lock on a file, which is made when it is missing.
 pub(crate) fn lock(path: &Path) -> Result<Lock, StoreError> {
     let file = lock_file(path)?;
     file.lock().map_err(|source| StoreError::io("lock", path, source))?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 /// Takes the lock if nobody holds it.
 pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, StoreError> {
     let file = lock_file(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(Lock { _file: file })),
+        Ok(()) => Ok(Some(Lock { file })),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(StoreError::io("lock", path, source)),
     }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use super::{ASIDE, ASIDE_WITH_VOLUMES, Store, StoreError, files, read_json};
+use super::{ASIDE, ASIDE_WITH_VOLUMES, Store, StoreError, read_json};
 use crate::id::Id;
 use crate::spec::{self, SandboxSpec};
 
@@ -22,6 +20,8 @@ pub struct Listed {
 /// A container whose removal has begun.
 #[derive(Debug)]
 pub struct LeftAside {
+    /// Its id; a name may still hold it.
+    pub id: Id,
     /// Its files.
     pub files: PathBuf,
     /// Its specification, where its anonymous volumes are to be removed first.
@@ -80,31 +80,14 @@ impl Store {
         Ok(specs)
     }
 
-    /// Directories that are no container: left by a crash in the middle of making or removing one.
-    ///
-    /// Whoever makes one right now holds its lock, and is left alone. Remains that stand for nothing are removed
-    /// here: directories that were never finished, or that were being deleted.
+    /// Directories that are no container and that nobody makes.
     pub fn orphans(&self) -> Result<Vec<Id>, StoreError> {
-        self.sweep_unfinished()?;
         let mut ids = Vec::new();
         for id in self.directories()? {
-            if self.exists(&id)? {
-                continue;
-            }
-            let lock = match files::try_lock(&self.files(&id).lock()) {
-                Ok(Some(lock)) => lock,
-                Ok(None) => continue,
-                // Somebody else has just removed it.
-                Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            // It may have been finished between the look and the lock.
-            if !self.exists(&id)? {
+            // The intent goes when the name is there, so the name is looked for after it.
+            if !self.is_in_the_making(&id) && !self.exists(&id)? {
                 ids.push(id);
             }
-            drop(lock);
         }
         Ok(ids)
     }
@@ -116,36 +99,22 @@ impl Store {
         let mut left = Vec::new();
         for entry in fs::read_dir(&directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            if !name.starts_with(ASIDE) {
+            let with_volumes = name.strip_prefix(ASIDE_WITH_VOLUMES);
+            let Some(id) = with_volumes.or_else(|| name.strip_prefix(ASIDE)).and_then(|id| id.parse().ok()) else {
                 continue;
-            }
+            };
             let files = directory.join(&name);
             // Its description may be gone already; then so are its volumes, which are removed first.
-            let spec = match name.starts_with(ASIDE_WITH_VOLUMES) {
-                true => read_json(&files.join("container.json"), spec::SCHEMA)?,
-                false => None,
+            let spec = match with_volumes {
+                Some(_) => read_json(&files.join("container.json"), spec::SCHEMA)?,
+                None => None,
             };
-            left.push(LeftAside { files, volumes_of: spec });
+            left.push(LeftAside { id, files, volumes_of: spec });
         }
         Ok(left)
     }
 
-    /// Removes what was being made when its maker was killed; what somebody is making stays, for it is locked.
-    pub fn sweep_unfinished(&self) -> Result<(), StoreError> {
-        let directory = self.containers();
-        let failed = |source| StoreError::io("list", &directory, source);
-        for entry in fs::read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let path = entry.path();
-            if name.starts_with(".new-") && is_abandoned(&path) {
-                super::remove_tree(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn exists(&self, id: &Id) -> Result<bool, StoreError> {
+    pub(super) fn exists(&self, id: &Id) -> Result<bool, StoreError> {
         self.is_container(id, &self.spec(id))
     }
 
@@ -176,16 +145,4 @@ impl Store {
         }
         Ok(ids)
     }
-}
-
-/// A directory is made and locked within microseconds; one without a lock that is this old was left.
-const UNLOCKED: Duration = Duration::from_secs(60);
-
-fn is_abandoned(unfinished: &Path) -> bool {
-    let lock = unfinished.join("lock");
-    if lock.exists() {
-        return matches!(files::try_lock(&lock), Ok(Some(_)));
-    }
-    let age = fs::metadata(unfinished).and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
-    age.is_some_and(|age| age > UNLOCKED)
 }

@@ -3,6 +3,8 @@
 //! ```text
 //! ROOT/names/NAME              the id of the container that has the name
 //! ROOT/names.lock              held while a name is moved or taken from a dead owner
+//! ROOT/containers/.new-ID/            a container in the making
+//! ROOT/containers/.removed-ID/        one that has been removed, until its files are deleted
 //! ROOT/containers/ID/container.json   the specification
 //!                    state.json       the state
 //!                    lock             held while the state is read and written back
@@ -10,12 +12,13 @@
 //! ```
 //!
 //! A container exists exactly when `names/NAME` holds its id and its specification has that name. So the link to the
-//! name is the one instant at which a container comes into being, and its removal the one at which it ceases to; a
-//! crash before the first or after the second leaves a directory without a name, which [`Store::orphans`] lists so that
-//! what it stands for on the host can be cleared before [`Store::remove`].
+//! name is the one instant at which a container comes into being, and moving its files away the one at which it ceases
+//! to. Before the first there is an intent ([`making`]), after the second there are files under another name
+//! ([`Store::left_aside`]): whatever a crash leaves is found by these two.
 
 mod files;
 mod lookup;
+mod making;
 mod names;
 
 use std::fs;
@@ -29,6 +32,7 @@ use crate::state::{self, State};
 pub use files::{Durability, Lock};
 pub(crate) use files::{lock, make_directory, read_json, try_lock, write_json};
 pub use lookup::{LeftAside, Listed};
+use making::Making;
 
 /// Name before the id of a container that is being removed.
 pub(crate) const ASIDE: &str = ".removed-";
@@ -106,6 +110,11 @@ impl StoreError {
 
     pub(crate) fn corrupt(path: &Path, reason: impl ToString) -> Self {
         Self::Corrupt { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// A file or directory is not there, which may have been there a moment ago.
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == ErrorKind::NotFound)
     }
 }
 
@@ -193,27 +202,25 @@ impl Store {
     pub fn create(&self, spec: &SandboxSpec, durability: Durability) -> Result<Files, StoreError> {
         crate::names::validate(&spec.name)?;
         let files = self.files(&spec.id);
-        // Under another name until it is complete and locked: whoever looks for orphans must see either nothing or
-        // the lock.
-        let unfinished = Files { directory: self.containers().join(format!(".new-{}", spec.id)), id: spec.id.clone() };
-        make_directory(&unfinished.directory)?;
-        let written = self.write_new(&unfinished, &files, spec, durability);
-        if written.is_err() {
-            // Its name was never taken, so whatever stays here is an orphan that the next clean-up removes as well.
-            let _ = fs::remove_dir_all(&unfinished.directory);
-            let _ = fs::remove_dir_all(&files.directory);
+        let making = self.begin_making(&spec.id)?;
+        let made = self.make(&making, &files, spec, durability);
+        if made.is_err() {
+            // Its name was never taken; what stays here is found by its intent.
+            let _ = fs::rename(&files.directory, making.files().directory);
         }
-        written.map(|()| files)
+        making.end()?;
+        made.map(|()| files)
     }
 
-    fn write_new(
+    fn make(
         &self,
-        unfinished: &Files,
+        making: &Making,
         files: &Files,
         spec: &SandboxSpec,
         durability: Durability,
     ) -> Result<(), StoreError> {
-        let _lock = lock(&unfinished.lock())?;
+        let unfinished = making.files();
+        make_directory(&unfinished.directory)?;
         write_json(&unfinished.state(), &State::default(), durability)?;
         write_json(&unfinished.spec(), spec, durability)?;
         let renamed = fs::rename(&unfinished.directory, &files.directory);
@@ -221,7 +228,7 @@ impl Store {
         if durability == Durability::Durable {
             files::sync_directory_of(&files.directory)?;
         }
-        self.take_name(&spec.name, &spec.id, durability)
+        self.take_name(making, spec, durability)
     }
 
     /// The specification of a container.
@@ -308,9 +315,7 @@ impl Store {
         let files = self.existing(id)?;
         match lock(&files.lock()) {
             Ok(lock) => Ok((self.existing(id)?, lock)),
-            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                Err(StoreError::NotFound(id.to_string()))
-            }
+            Err(error) if error.is_not_found() => Err(StoreError::NotFound(id.to_string())),
             Err(error) => Err(error),
         }
     }
@@ -337,13 +342,13 @@ impl Store {
     }
 
     fn move_aside(&self, id: &Id, doomed: PathBuf) -> Result<PathBuf, StoreError> {
-        self.release_names(id)?;
+        let names = self.names_of(id)?;
         let files = self.files(id);
         let directory = &files.directory;
         // Whoever changes it right now finishes first.
         let _lock = match lock(&files.lock()) {
             Ok(lock) => Some(lock),
-            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
         // First aside, so that nobody meets half of it.
@@ -356,6 +361,7 @@ impl Store {
             }
             Ok(()) => {}
         }
+        self.release(id, names)?;
         Ok(doomed)
     }
 }

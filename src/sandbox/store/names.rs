@@ -8,8 +8,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::files::{self, Durability};
-use super::{Store, StoreError, lock, write_json};
+use super::{LeftAside, Making, Store, StoreError, lock, write_json};
 use crate::id::Id;
+use crate::spec::SandboxSpec;
 
 impl Store {
     fn name_file(&self, name: &str) -> PathBuf {
@@ -21,20 +22,16 @@ impl Store {
     }
 
     /// Points a free name to a container whose specification is written.
-    pub(super) fn take_name(&self, name: &str, id: &Id, durability: Durability) -> Result<(), StoreError> {
-        let path = self.name_file(name);
-        let temporary = files::temporary_beside(&path);
-        fs::write(&temporary, id.as_str()).map_err(|source| StoreError::io("write", &temporary, source))?;
-        let taken = self.link_name(&temporary, &path, name, id);
-        let removed = fs::remove_file(&temporary);
-        taken?;
-        match removed {
-            // Renamed onto the name of a dead owner.
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", &temporary, error));
-            }
-            _ => {}
-        }
+    pub(super) fn take_name(
+        &self,
+        making: &Making,
+        spec: &SandboxSpec,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let path = self.name_file(&spec.name);
+        let file = making.name();
+        fs::write(&file, spec.id.as_str()).map_err(|source| StoreError::io("write", &file, source))?;
+        self.link_name(&file, &path, &spec.name, &spec.id)?;
         if durability == Durability::Durable { files::sync_directory_of(&path) } else { Ok(()) }
     }
 
@@ -90,16 +87,16 @@ impl Store {
         }
         // New name, specification, old name: after each step exactly one name is valid.
         let old_name = std::mem::replace(&mut spec.name, new_name.to_owned());
-        self.point(new_name, id)?;
+        self.point(new_name, id, &files.directory)?;
         write_json(&files.spec(), &spec, Durability::Durable)?;
         self.unlink(&old_name)
     }
 
-    /// Points a name to a container, whatever it pointed to. The caller holds the lock.
-    fn point(&self, name: &str, id: &Id) -> Result<(), StoreError> {
-        let path = self.name_file(name);
-        let temporary = files::temporary_beside(&path);
-        let written = fs::write(&temporary, id.as_str()).and_then(|()| fs::rename(&temporary, &path));
+    /// Points a name to a container, whatever it pointed to. The caller holds the lock. The file is made beside the
+    /// container's own, so that it goes with them if the caller is killed.
+    fn point(&self, name: &str, id: &Id, own: &Path) -> Result<(), StoreError> {
+        let (path, file) = (self.name_file(name), own.join("name"));
+        let written = fs::write(&file, id.as_str()).and_then(|()| fs::rename(&file, &path));
         written.map_err(|source| StoreError::io("write", &path, source))
     }
 
@@ -111,20 +108,29 @@ impl Store {
         }
     }
 
-    /// Frees every name of a container. Its specification may be damaged, so the index itself is searched then.
-    pub(super) fn release_names(&self, id: &Id) -> Result<(), StoreError> {
+    /// Names that a container may have. Its specification may be damaged or gone; then it may be any.
+    pub(super) fn names_of(&self, id: &Id) -> Result<Vec<String>, StoreError> {
+        match self.spec(id) {
+            Ok(spec) => Ok(vec![spec.name]),
+            Err(StoreError::NotFound(_) | StoreError::Corrupt { .. } | StoreError::Newer { .. }) => self.name_list(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Frees those of the names that are the container's.
+    pub(super) fn release(&self, id: &Id, names: Vec<String>) -> Result<(), StoreError> {
         let _lock = self.lock_names()?;
-        let names = match self.spec(id) {
-            Ok(spec) => vec![spec.name],
-            Err(StoreError::NotFound(_) | StoreError::Corrupt { .. } | StoreError::Newer { .. }) => self.name_list()?,
-            Err(error) => return Err(error),
-        };
         for name in names {
             if self.pointed_to(&name)?.as_ref() == Some(id) {
                 self.unlink(&name)?;
             }
         }
         Ok(())
+    }
+
+    /// Frees the names of a container whose files are moved away already.
+    pub fn release_names(&self, left: &LeftAside) -> Result<(), StoreError> {
+        self.release(&left.id, self.name_list()?)
     }
 
     fn name_list(&self) -> Result<Vec<String>, StoreError> {

@@ -204,12 +204,85 @@ fn what_a_crash_leaves_is_an_orphan_and_no_container() {
     assert_eq!(store.orphans().unwrap(), std::slice::from_ref(&spec.id));
     store.remove(&spec.id).unwrap();
     assert!(store.orphans().unwrap().is_empty());
-    // A half-made directory is swept away.
-    let unfinished = store.root().join("containers").join(format!(".new-{}", spec.id));
-    fs::create_dir(&unfinished).unwrap();
-    fs::write(unfinished.join("lock"), "").unwrap();
-    assert!(store.orphans().unwrap().is_empty());
-    assert!(!unfinished.exists());
+}
+
+/// A store in which the making of one container has come to `stage` when its maker was killed.
+fn killed_while_making(stage: usize) -> (tempfile::TempDir, Store, SandboxSpec) {
+    let (directory, store) = store();
+    let spec = spec("web");
+    let intent = store.root().join("containers").join(format!(".new-{}", spec.id));
+    if stage == 0 {
+        fs::create_dir(&intent).unwrap();
+        return (directory, store, spec);
+    }
+    let making = store.begin_making(&spec.id).unwrap();
+    if stage > 1 {
+        fs::create_dir(making.files().directory).unwrap();
+        super::write_json(&making.files().spec(), &spec, Durability::Rebuildable).unwrap();
+        fs::write(making.name(), spec.id.as_str()).unwrap();
+    }
+    if stage > 2 {
+        fs::rename(making.files().directory, store.files(&spec.id).directory).unwrap();
+    }
+    if stage > 3 {
+        fs::hard_link(making.name(), store.root().join("names/web")).unwrap();
+    }
+    (directory, store, spec)
+}
+
+#[test]
+fn a_maker_that_is_killed_leaves_a_container_or_nothing() {
+    for stage in 0..=4 {
+        let (_directory, store, spec) = killed_while_making(stage);
+        store.sweep_unfinished().unwrap();
+        let entries = fs::read_dir(store.root().join("containers")).unwrap().count();
+        if stage < 4 {
+            assert!(store.find("web").is_err(), "{stage}");
+            assert_eq!(entries, 0, "{stage}");
+        } else {
+            assert_eq!(store.find("web").unwrap(), spec.id);
+            assert_eq!(entries, 1);
+        }
+    }
+}
+
+#[test]
+fn makers_and_sweepers_do_not_disturb_each_other() {
+    let (_directory, store) = store();
+    let maker = thread::spawn({
+        let store = store.clone();
+        move || {
+            for _ in 0..500 {
+                let spec = spec("web");
+                store.create(&spec, Durability::Rebuildable).unwrap();
+                assert_eq!(store.find("web").unwrap(), spec.id);
+                store.remove(&spec.id).unwrap();
+            }
+        }
+    });
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !maker.is_finished() {
+                    store.sweep_unfinished().unwrap();
+                }
+            });
+        }
+    });
+    maker.join().unwrap();
+    assert_eq!(fs::read_dir(store.root().join("containers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_removal_that_is_killed_before_the_name_is_free_is_finished_later() {
+    let (_directory, store) = store();
+    let spec = spec("web");
+    let files = store.create(&spec, Durability::Rebuildable).unwrap();
+    fs::rename(&files.directory, store.root().join("containers").join(format!(".removed-{}", spec.id))).unwrap();
+    assert!(store.find("web").is_err());
+    let left = store.left_aside().unwrap();
+    store.release_names(&left[0]).unwrap();
+    assert_eq!(fs::read_dir(store.root().join("names")).unwrap().count(), 0);
 }
 
 #[test]
@@ -232,11 +305,10 @@ fn what_is_being_removed_is_found_and_says_whether_its_volumes_go() {
 fn a_container_in_the_making_is_no_orphan() {
     let (_directory, store) = store();
     let spec = spec("web");
-    let files = store.create(&spec, Durability::Rebuildable).unwrap();
-    fs::remove_file(store.root().join("names/web")).unwrap();
-    let making = super::lock(&files.lock()).unwrap();
+    let making = store.begin_making(&spec.id).unwrap();
+    fs::create_dir(store.files(&spec.id).directory).unwrap();
     assert!(store.orphans().unwrap().is_empty());
-    drop(making);
+    making.end().unwrap();
     assert_eq!(store.orphans().unwrap().len(), 1);
 }
 
