@@ -13,11 +13,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{ASIDE, Files, Lock, Store, StoreError, files, make_directory, remove_tree};
+use super::{Files, Lock, Store, StoreError, files, make_directory, remove_tree};
 use crate::id::Id;
 
 /// Name before the id of a container that is being made.
 const NEW: &str = ".new-";
+/// Name before the id of one that has been made or given up: what is left of the intent, which nobody needs.
+const MADE: &str = ".made-";
 
 /// The intent to make a container, held.
 #[derive(Debug)]
@@ -53,6 +55,10 @@ impl Store {
         self.containers().join(format!("{NEW}{id}"))
     }
 
+    fn spent(&self, id: &Id) -> PathBuf {
+        self.containers().join(format!("{MADE}{id}"))
+    }
+
     /// Whether somebody makes it, or has been killed while making it.
     pub(super) fn is_in_the_making(&self, id: &Id) -> bool {
         self.intent(id).exists()
@@ -72,7 +78,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         };
-        let aside = self.containers().join(format!("{ASIDE}{id}"));
+        let aside = self.spent(id);
         Ok(Making { directory, aside, id: id.clone(), _lock: lock })
     }
 
@@ -81,9 +87,11 @@ impl Store {
         let directory = self.containers();
         let failed = |source| StoreError::io("list", &directory, source);
         for entry in fs::read_dir(&directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            if let Some(id) = name.to_str().and_then(|name| name.strip_prefix(NEW)).and_then(|id| id.parse().ok()) {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if let Some(id) = name.strip_prefix(NEW).and_then(|id| id.parse().ok()) {
                 self.sweep_one(&directory.join(&name), &id)?;
+            } else if name.starts_with(MADE) {
+                remove_tree(&directory.join(&name))?;
             }
         }
         Ok(())
@@ -105,7 +113,7 @@ impl Store {
             // Killed between the files and the name.
             take(&self.files(id).directory, &intent.join("unnamed"))?;
         }
-        let doomed = self.containers().join(format!("{ASIDE}{id}"));
+        let doomed = self.spent(id);
         take(intent, &doomed)?;
         remove_tree(&doomed)
     }

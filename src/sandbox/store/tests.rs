@@ -265,6 +265,9 @@ fn makers_and_sweepers_do_not_disturb_each_other() {
             scope.spawn(|| {
                 while !maker.is_finished() {
                     store.sweep_unfinished().unwrap();
+                    for left in store.left_aside().unwrap() {
+                        store.release_names(&left).unwrap();
+                    }
                 }
             });
         }
