@@ -155,6 +155,42 @@ fn a_machine_that_is_killed_ends_its_container_with_a_reason() {
     });
 }
 
+/// They come from one saved machine, so whatever that one had drawn they would all draw again.
+#[test]
+fn machines_from_one_template_are_not_alike() {
+    in_vm("machines_from_one_template_are_not_alike", |m| {
+        let script =
+            "cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1; date +%s; cat /proc/uptime";
+        let seen: Vec<String> = (0..4).map(|_| m.in_busybox(&[], script)).collect();
+        let line = |number: usize| -> std::collections::BTreeSet<&str> {
+            seen.iter().filter_map(|text| text.lines().nth(number)).collect()
+        };
+        assert_eq!((line(0).len(), line(1).len()), (4, 4), "{seen:?}");
+        let host =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970").as_secs();
+        let last: u64 = seen[3].lines().nth(2).and_then(|text| text.parse().ok()).expect("seconds");
+        assert!(host.abs_diff(last) < 30, "the clock of a machine says {last}, that of the host {host}");
+        let templates = std::fs::read_dir(m.path("root/templates")).expect("the templates").count();
+        assert_eq!(templates, 2, "one, and its lock");
+    });
+}
+
+#[test]
+fn a_template_of_another_program_is_not_taken() {
+    in_vm("a_template_of_another_program_is_not_taken", |m| {
+        let files = || -> Vec<std::path::PathBuf> {
+            let entries = std::fs::read_dir(m.path("root/templates")).expect("the templates");
+            let paths = entries.map(|entry| entry.expect("a template").path());
+            paths.filter(|path| !path.ends_with("lock")).collect()
+        };
+        let [template] = &files()[..] else { panic!("{:?}", files()) };
+        // Whoever was killed while making one leaves this, and it is no template.
+        std::fs::rename(template, m.path("root/templates/.new")).expect("a template in the making");
+        assert_eq!(m.in_busybox(&[], "echo made anew"), "made anew");
+        assert_eq!(&files()[..], std::slice::from_ref(template));
+    });
+}
+
 #[test]
 fn what_was_written_is_there_after_a_restart_and_a_kill() {
     in_vm("what_was_written_is_there_after_a_restart_and_a_kill", |m| {

@@ -52,6 +52,7 @@ pub(crate) fn furnish(steps: &[Furnishing], furnished: &mut Furnished) -> Result
                 give(path, *mode, *uid, *gid)?;
                 furnished.sockets.push(ForwardedSocket { path: path.clone(), listener, port: *port });
             }
+            Furnishing::Device { address } => find_device(*address)?,
         }
     }
     Ok(())
@@ -63,6 +64,13 @@ fn absolute(path: &str) -> Result<&Path, Error> {
     } else {
         Err(Error::new(format!("{path:?}"), "not an absolute path"))
     }
+}
+
+/// Lets the driver look at an address at which nothing was when the kernel booted (`drivers/base/bus.c`, `bind`).
+fn find_device(address: u32) -> Result<(), Error> {
+    let name = format!("virtio-mmio.{address}");
+    fs::write("/sys/bus/platform/drivers/virtio-mmio/bind", &name)
+        .map_err(|error| Error::new(format!("find the device {name}"), error))
 }
 
 fn directory(path: &str, mode: u32) -> Result<(), Error> {

@@ -79,6 +79,11 @@ pub enum Furnishing {
         /// vsock port of the host.
         port: u32,
     },
+    /// A device that the kernel did not find when it booted: its driver looks again.
+    Device {
+        /// The number of the device on the bus `virtio-mmio`.
+        address: u32,
+    },
 }
 
 /// The container's root: an overlay, made of what the furnishings have mounted.

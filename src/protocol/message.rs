@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::guest::{CreateRequest, WakeRequest};
 
 /// Version of the words below; both sides must have the same one, since both come from one build.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The first message of every connection, from whoever connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

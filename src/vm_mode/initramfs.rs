@@ -3,6 +3,11 @@
 //! The format is `newc` of the kernel's `Documentation/driver-api/early-userspace/buffer-format.rst`: for each file a
 //! header of hexadecimal numbers, its name and its content, both padded to four bytes.
 
+use std::fs::File;
+use std::io::Read;
+
+use crate::error::Error;
+
 /// An archive in the making.
 #[derive(Debug, Default)]
 struct Archive {
@@ -43,7 +48,13 @@ impl Archive {
 }
 
 /// The archive with `agent` as `/init`.
-pub(crate) fn initramfs(agent: &[u8]) -> Vec<u8> {
+pub(crate) fn initramfs(mut agent: File) -> Result<Vec<u8>, Error> {
+    let mut program = Vec::new();
+    agent.read_to_end(&mut program).map_err(Error::io("read the guest's agent"))?;
+    Ok(archive(&program))
+}
+
+fn archive(agent: &[u8]) -> Vec<u8> {
     let directory = Entry { mode: 0o040_755, ..Entry::default() };
     let mut archive = Archive { bytes: Vec::with_capacity(agent.len() + 1024), files: 0 };
     archive.add("dev", directory, &[]);
@@ -80,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_agent_is_init_and_there_is_a_console() {
-        let entries = read(&initramfs(b"\x7fELF!"));
+        let entries = read(&archive(b"\x7fELF!"));
         let names: Vec<&str> = entries.iter().map(|(name, _, _)| name.as_str()).collect();
         assert_eq!(names, ["dev", "dev/console", "init"]);
         assert_eq!(entries[2].1, 0o100_755);

@@ -16,6 +16,7 @@ pub mod artifacts;
 mod devices;
 mod error;
 pub mod facts;
+mod hardware;
 mod initramfs;
 mod machine;
 mod plan;
@@ -25,8 +26,10 @@ mod sandbox;
 mod share_device;
 mod shares;
 pub mod size;
+mod template;
 
 pub use error::Error;
 pub use process::{Process, Started};
 pub use sandbox::{Sandbox, Setting};
 pub use sbx_vmm::probe::kvm_usable;
+pub use template::Templates;

@@ -5,52 +5,34 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit};
 use sbx_container::Helper;
 use sbx_protocol::guest::READY_PORT;
-use sbx_rootfs::disk::{LayerFiles, PartitionTable, partitions};
-use sbx_vmm::confine::{Confinement, FILE_SERVER};
+use sbx_rootfs::disk::LayerFiles;
 use sbx_vmm::log::Log;
-use sbx_vmm::machine::{Boot, Builder, Exit, Initrd, MachineConfig};
-use sbx_vmm::virtio::balloon::{Balloon, BalloonConfig};
-use sbx_vmm::virtio::blk::Extent;
-use sbx_vmm::virtio::blk::{Access, Blk, BlkConfig, Limits};
-use sbx_vmm::virtio::net;
-use sbx_vmm::virtio::rng::{Rng, RngConfig};
-use sbx_vmm::virtio::vsock::{self, Gate, InnerGate, Vsock};
+use sbx_vmm::machine::{Boot, Builder, Exit, Initrd, Remote, SavedMachine};
+use sbx_vmm::virtio::vsock::{Gate, InnerGate};
 
 use crate::artifacts::Artifacts;
 use crate::error::Error;
+use crate::hardware::{self, SAID_LIMIT};
 use crate::initramfs::initramfs;
 use crate::plan::Disks;
-use crate::share_device::open_device;
 use crate::shares::Share;
 use crate::size::Size;
 
-/// Words for the guest kernel: no output but warnings, end the machine on a panic and on a reset, and nothing that
-/// looks for hardware which a microVM does not have.
-const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 reboot=k panic=-1 panic_on_oops=1 8250.nr_uarts=1 \
-                            random.trust_cpu=on tsc=reliable no_timer_check";
-/// Most bytes that are kept of what the guest's kernel and the machine say.
-const SAID_LIMIT: u64 = 32 << 10;
 /// Longest wait for the agent after the machine's start.
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for a guest that was asked to switch itself off.
 pub(crate) const END_PATIENCE: Duration = Duration::from_secs(30);
-/// Most descriptors of the machine's process: connections and files of shares.
-const OPEN_FILES: u64 = 1 << 16;
-/// Device id of a file system (virtio specification, section 5).
-const VIRTIO_ID_FS: u32 = 26;
 /// Longest wait for the end of a machine whose connections have ended: its process is on its way.
 pub(crate) const DEATH_PATIENCE: Duration = Duration::from_secs(2);
-/// Partitions of the layers begin at multiples of it.
-const LAYER_ALIGNMENT: u64 = 4096;
 
 /// The machine's way to the network.
 #[derive(Debug)]
@@ -65,13 +47,11 @@ pub(crate) struct Tap {
 /// What a machine is made from.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) size: Size,
-    pub(crate) artifacts: Artifacts,
     pub(crate) layers: LayerFiles,
     pub(crate) writable: File,
     pub(crate) tap: Option<Tap>,
     pub(crate) shares: Vec<Share>,
-    /// Ports by which the guest may connect to the host.
+    /// Ports of the host by which the guest reaches its sockets.
     pub(crate) ports: Vec<u32>,
     /// User and group that the machine's process becomes.
     pub(crate) user: u32,
@@ -86,27 +66,51 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts the machine; also the way to its ports and the names of its disks.
-    pub(crate) fn start(parts: Parts) -> Result<(Self, Gate, Disks), Error> {
+    /// Wakes a machine from a template; also the way to its ports, the names of its disks and the addresses of its
+    /// devices.
+    pub(crate) fn wake(template: File, parts: Parts) -> Result<(Self, Gate, Disks), Error> {
         let (gate, inner) = Gate::pair().map_err(Error::io("make the way to the virtual machine"))?;
+        let disks = disks(&parts)?;
+        let mut kept = vec![inner.as_fd().as_raw_fd(), template.as_raw_fd(), parts.writable.as_raw_fd()];
+        kept.extend(parts.layers.layers().iter().map(|layer| layer.file().as_raw_fd()));
+        kept.extend(parts.tap.iter().map(|tap| tap.fd.as_raw_fd()));
+        let machine = Self::spawn(kept, |out| wake(template, parts, inner, out))?;
+        Ok((machine, gate, disks))
+    }
+
+    /// Boots a machine that has no container, to be saved; also the way to its ports, and to tell it.
+    pub(crate) fn boot(size: Size, artifacts: &Artifacts, user: u32) -> Result<(Self, Gate, Remote), Error> {
+        let open = |path: &Path| File::open(path).map_err(Error::io(format!("open {}", path.display())));
+        let (kernel, agent) = (open(&artifacts.kernel)?, open(&artifacts.agent)?);
+        let (gate, inner) = Gate::pair().map_err(Error::io("make the way to the virtual machine"))?;
+        let (remote, control) = sbx_vmm::machine::pair().map_err(|error| hardware::broken(&error))?;
+        let kept = [inner.as_fd().as_raw_fd(), control.as_raw_fd(), kernel.as_raw_fd(), agent.as_raw_fd()];
+        let machine = Self::spawn(kept.into(), |out| {
+            let mut builder =
+                Builder::new(hardware::config(size), log(&out)?).map_err(|error| hardware::broken(&error))?;
+            builder.serial(Box::new(out)).map_err(|error| hardware::broken(&error))?;
+            builder.control(control);
+            hardware::add_standing(&mut builder, Vec::new(), inner)?;
+            let initramfs = initramfs(agent)?;
+            let boot = Boot { kernel: &kernel, initrd: Some(Initrd::Bytes(&initramfs)) };
+            let machine = builder.boot(&boot).map_err(|error| hardware::broken(&error))?;
+            drop(initramfs);
+            run(machine, user, false)
+        })?;
+        Ok((machine, gate, remote))
+    }
+
+    /// Forks the machine's process, which keeps `kept` and a pipe for its words.
+    fn spawn(mut kept: Vec<RawFd>, body: impl FnOnce(PipeWriter) -> Result<Exit, Error>) -> Result<Self, Error> {
         let (messages, out) = io::pipe().map_err(Error::io("make a pipe"))?;
         for end in [messages.as_fd(), out.as_fd()] {
             fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
                 .map_err(|error| Error::Io { step: "prepare a pipe".into(), source: error.into() })?;
         }
-        let open = |path: &std::path::Path| File::open(path).map_err(Error::io(format!("open {}", path.display())));
-        let kernel = open(&parts.artifacts.kernel)?;
-        let mut agent = Vec::new();
-        open(&parts.artifacts.agent)?
-            .read_to_end(&mut agent)
-            .map_err(Error::io(format!("read {}", parts.artifacts.agent.display())))?;
-        let disks = names(&parts.layers);
-        let mut kept = vec![inner.as_fd().as_raw_fd(), out.as_raw_fd(), kernel.as_raw_fd(), parts.writable.as_raw_fd()];
-        kept.extend(parts.layers.layers().iter().map(|layer| layer.file().as_raw_fd()));
-        kept.extend(parts.tap.iter().map(|tap| tap.fd.as_raw_fd()));
-        let helper = Helper::spawn(kept, || child(parts, Opened { kernel, agent, inner, out }))
-            .map_err(Error::io("start the virtual machine's process"))?;
-        Ok((Self { helper, messages, said: Vec::new() }, gate, disks))
+        kept.push(out.as_raw_fd());
+        let helper =
+            Helper::spawn(kept, || child(out, body)).map_err(Error::io("start the virtual machine's process"))?;
+        Ok(Self { helper, messages, said: Vec::new() })
     }
 
     /// The machine's process.
@@ -114,8 +118,8 @@ impl Machine {
         self.helper.pid()
     }
 
-    /// Waits until the agent is there.
-    pub(crate) fn wait_for_agent(&mut self, gate: &Gate) -> Result<(), Error> {
+    /// Waits for the agent's knock: a connection that it ends again when it listens.
+    pub(crate) fn wait_for_agent(&mut self, gate: &Gate) -> Result<UnixStream, Error> {
         let deadline = Instant::now() + BOOT_PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -129,8 +133,8 @@ impl Machine {
             let timeout = PollTimeout::try_from(left.min(Duration::from_secs(1))).unwrap_or(PollTimeout::MAX);
             let mut fds = [PollFd::new(gate.as_fd(), PollFlags::POLLIN)];
             let ready = poll(&mut fds, timeout).unwrap_or(0) > 0;
-            if ready && let Ok((READY_PORT, _knock)) = gate.accept() {
-                return Ok(());
+            if ready && let Ok((READY_PORT, knock)) = gate.accept() {
+                return Ok(knock);
             }
             self.listen();
             if let Some(status) = self.helper.ended() {
@@ -215,27 +219,20 @@ impl Machine {
 }
 
 /// The guest's names of its disks: the layers are partitions of the first, the writable layer is the second.
-fn names(layers: &LayerFiles) -> Disks {
-    Disks {
-        layers: (1..=layers.layers().len()).map(|number| format!("/dev/vda{number}")).collect(),
+fn disks(parts: &Parts) -> Result<Disks, Error> {
+    Ok(Disks {
+        layers: (1..=parts.layers.layers().len()).map(|number| format!("/dev/vda{number}")).collect(),
         writable: "/dev/vdb".into(),
-    }
-}
-
-/// What the supervisor has opened for the machine's process.
-struct Opened {
-    kernel: File,
-    agent: Vec<u8>,
-    inner: InnerGate,
-    out: PipeWriter,
+        addresses: hardware::addresses(parts)?,
+    })
 }
 
 /// The process. Its exit status is 0 where the guest ended as it was asked to.
-fn child(parts: Parts, opened: Opened) -> u8 {
+fn child(mut out: PipeWriter, body: impl FnOnce(PipeWriter) -> Result<Exit, Error>) -> u8 {
     // Only for show.
     let _ = nix::sys::prctl::set_name(c"sbx-vmm");
-    let Ok(mut out) = opened.out.try_clone() else { return 1 };
-    match run(parts, opened) {
+    let Ok(own) = out.try_clone() else { return 1 };
+    match body(own) {
         Ok(Exit::PowerOff(0) | Exit::Reset | Exit::Stopped) => 0,
         Ok(exit) => {
             let _ = writeln!(out, "sbx-vmm: {exit:?}");
@@ -248,85 +245,26 @@ fn child(parts: Parts, opened: Opened) -> u8 {
     }
 }
 
-fn run(parts: Parts, opened: Opened) -> Result<Exit, Error> {
-    let vmm = |error: sbx_vmm::Error| Error::MachineEnded(error.to_string());
-    let device = |error: &dyn std::fmt::Display| Error::MachineEnded(error.to_string());
-    let log_out = Arc::new(opened.out.try_clone().map_err(Error::io("duplicate a pipe"))?);
-    let log = Log::new(move |message| {
+fn wake(template: File, parts: Parts, gate: InnerGate, out: PipeWriter) -> Result<Exit, Error> {
+    let (user, serves_files) = (parts.user, !parts.shares.is_empty());
+    let saved = SavedMachine::open(template).map_err(|error| hardware::broken(&error))?;
+    let mut builder = Builder::restore(saved, log(&out)?).map_err(|error| hardware::broken(&error))?;
+    builder.serial(Box::new(out)).map_err(|error| hardware::broken(&error))?;
+    hardware::add_standing(&mut builder, parts.ports.clone(), gate)?;
+    hardware::add_own(&mut builder, parts)?;
+    run(builder.resume().map_err(|error| hardware::broken(&error))?, user, serves_files)
+}
+
+fn run(mut machine: sbx_vmm::machine::Machine, user: u32, serves_files: bool) -> Result<Exit, Error> {
+    machine.confine(&hardware::confinement(user, serves_files)?).map_err(|error| hardware::broken(&error))?;
+    machine.run().map_err(|error| hardware::broken(&error))
+}
+
+/// What the machine has to say beside its end.
+fn log(out: &PipeWriter) -> Result<Log, Error> {
+    let out = out.try_clone().map_err(Error::io("duplicate a pipe"))?;
+    Ok(Log::new(move |message| {
         // The supervisor reads it at its leisure; what does not fit is dropped.
-        let _ = writeln!(&mut &*log_out, "sbx-vmm: {message}");
-    });
-    let config = MachineConfig {
-        memory: parts.size.memory,
-        vcpus: parts.size.cpus as usize,
-        addresses: 0,
-        command_line: COMMAND_LINE.into(),
-        serial_limit: SAID_LIMIT,
-    };
-    let mut builder = Builder::new(config, log).map_err(vmm)?;
-    builder.serial(Box::new(opened.out)).map_err(vmm)?;
-
-    let layers = disk("layers", Access::ReadOnly);
-    let layers = Blk::new(layers, layer_extents(&parts.layers)?).map_err(|error| device(&error))?;
-    builder.add_device(Box::new(layers)).map_err(vmm)?;
-    let extent = Extent::whole(parts.writable).map_err(Error::io("measure the writable layer"))?;
-    let writable = Blk::new(disk("writable", Access::ReadWrite), vec![extent]).map_err(|error| device(&error))?;
-    builder.add_device(Box::new(writable)).map_err(vmm)?;
-    if let Some(tap) = parts.tap {
-        let config = net::Config { mac: tap.card, mtu: tap.mtu };
-        let card = net::Net::new(config, tap.fd).map_err(|error| device(&error))?;
-        builder.add_device(Box::new(card)).map_err(vmm)?;
-    }
-    let config = vsock::Config { allowed_ports: parts.ports, ..vsock::Config::default() };
-    let vsock = Vsock::new(config, opened.inner).map_err(|error| device(&error))?;
-    builder.add_device(Box::new(vsock)).map_err(vmm)?;
-    for share in &parts.shares {
-        builder.add_device(Box::new(open_device(share)?)).map_err(vmm)?;
-    }
-    let rng = Rng::new(RngConfig { name: "rng".into() }).map_err(|error| device(&error))?;
-    builder.add_device(Box::new(rng)).map_err(vmm)?;
-    let config = BalloonConfig { name: "balloon".into(), target: 0, deflate_on_oom: true };
-    let (balloon, _control) = Balloon::new(config).map_err(|error| device(&error))?;
-    builder.add_device(Box::new(balloon)).map_err(vmm)?;
-
-    let initramfs = initramfs(&opened.agent);
-    let boot = Boot { kernel: &opened.kernel, initrd: Some(Initrd::Bytes(&initramfs)) };
-    let mut machine = builder.boot(&boot).map_err(vmm)?;
-    drop(initramfs);
-    machine.confine(&confinement(parts.user, !parts.shares.is_empty())?).map_err(vmm)?;
-    machine.run().map_err(vmm)
-}
-
-/// What the process may do once everything is open. The threads that serve shares keep what acting for the users of the
-/// guest needs; without shares nothing is kept.
-fn confinement(user: u32, serves_files: bool) -> Result<Confinement, Error> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)
-        .map_err(|error| Error::Io { step: "look at the limit of open files".into(), source: error.into() })?;
-    let kept = if serves_files { vec![(VIRTIO_ID_FS, FILE_SERVER.to_vec())] } else { Vec::new() };
-    Ok(Confinement { uid: user, gid: user, files: OPEN_FILES.min(most), file_size: None, kept })
-}
-
-fn disk(name: &str, access: Access) -> BlkConfig {
-    BlkConfig { name: name.into(), serial: name.into(), access, block_size: 512, limits: Limits::default() }
-}
-
-/// The disk of the layers: a partition table, the files, and room between them.
-fn layer_extents(layers: &LayerFiles) -> Result<Vec<Extent>, Error> {
-    let table: PartitionTable =
-        partitions(&layers.lengths(), LAYER_ALIGNMENT).map_err(|error| Error::Unsupported(error.to_string()))?;
-    let mut at = table.head.len() as u64;
-    let mut extents = vec![Extent::Bytes(table.head.into())];
-    for (place, layer) in table.extents.iter().zip(layers.layers()) {
-        if place.offset > at {
-            extents.push(Extent::Zeroes(place.offset - at));
-        }
-        let file = layer.file().try_clone().map_err(Error::io("duplicate a layer's file"))?;
-        extents.push(Extent::File { file: Arc::new(file), offset: 0, length: place.length });
-        at = place.offset + place.length;
-    }
-    if table.tail_offset > at {
-        extents.push(Extent::Zeroes(table.tail_offset - at));
-    }
-    extents.push(Extent::Bytes(table.tail.into()));
-    Ok(extents)
+        let _ = writeln!(&mut &out, "sbx-vmm: {message}");
+    }))
 }

@@ -1,5 +1,6 @@
 //! What the agent is told to make: the container's plan with the guest's paths, and how the guest is furnished for it.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use sbx_container::plan::{ContainerPlan, Resources};
@@ -27,6 +28,8 @@ pub(crate) struct Disks {
     pub(crate) layers: Vec<String>,
     /// Of the writable layer.
     pub(crate) writable: String,
+    /// Of all devices that the container brings, disks or not, as numbers of `virtio-mmio`.
+    pub(crate) addresses: Range<usize>,
 }
 
 /// A container's way to the network.
@@ -89,7 +92,8 @@ fn furnishings(parts: &Parts<'_>) -> Vec<Furnishing> {
         read_only,
         options: options.iter().map(|option| (*option).to_owned()).collect(),
     };
-    let mut steps: Vec<Furnishing> = Vec::new();
+    let device = |address: usize| Furnishing::Device { address: u32::try_from(address).unwrap_or(u32::MAX) };
+    let mut steps: Vec<Furnishing> = parts.disks.addresses.clone().map(device).collect();
     for (number, device) in parts.disks.layers.iter().enumerate() {
         steps.push(mount(device, "erofs", format!("{LAYERS}/{number}"), true, &[]));
     }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sbx_container::cgroup::{Cgroup, Hierarchies};
 use sbx_container::plan::{CgroupPlan, ProcessPlan, Resources};
 use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts, Offload};
-use sbx_protocol::guest::{READY_PORT, Uplink, WakeRequest};
+use sbx_protocol::guest::{Uplink, WakeRequest};
 use sbx_protocol::{AttachRequest, ExecRequest, ProcessRow, Reply, Request, StatsSample, TerminalSize};
 use sbx_rootfs::disk::{LayerFiles, WritableDisk};
 use sbx_rootfs::volumes::{self, Held, Prepared, Sources};
@@ -26,6 +26,7 @@ use crate::process::{Process, Started, Streams, kinds};
 use crate::relay::Relay;
 use crate::shares::Shared;
 use crate::size::Size;
+use crate::template::Templates;
 
 /// Random bytes that a machine gets at its start.
 const ENTROPY: usize = 64;
@@ -54,6 +55,8 @@ pub struct Setting {
     pub volumes: Volumes,
     /// The guest's kernel and agent.
     pub artifacts: Artifacts,
+    /// Machines to begin with.
+    pub templates: Templates,
 }
 
 /// A sandbox of one container in a machine of its own.
@@ -90,6 +93,8 @@ impl Sandbox {
     pub fn launch(&mut self) -> Result<(Started, i32), Error> {
         let size = Size::of(&self.spec.host_config, self.setting.machine.cpus);
         let facts = crate::facts::machine(&self.setting.machine, size);
+        let user = user_of(&self.spec);
+        let template = self.setting.templates.get(size, &self.setting.artifacts, user)?;
         let layers = self.layers()?;
         let writable = self.writable_disk()?.attach()?;
         let (shared, held) = self.shared()?;
@@ -100,19 +105,10 @@ impl Sandbox {
         let etc = EtcFiles::of(&self.spec, &self.setting.network, attachment)?;
         let (tap, card) = plug(attachment, &self.setting.network)?;
 
-        let mut ports: Vec<u32> = shared.sockets.iter().map(|socket| socket.port).collect();
-        ports.push(READY_PORT);
-        let parts = Parts {
-            size,
-            artifacts: self.setting.artifacts.clone(),
-            layers,
-            writable,
-            tap,
-            shares: shared.shares.clone(),
-            ports,
-            user: user_of(&self.spec),
-        };
-        let (machine, gate, disks) = Machine::start(parts)?;
+        let ports = shared.sockets.iter().map(|socket| socket.port).collect();
+        let shares = shared.shares.clone();
+        let parts = Parts { layers, writable, tap, shares, ports, user };
+        let (machine, gate, disks) = Machine::wake(template, parts)?;
         let pid = machine.pid();
         let (request, host) = create_request(crate::plan::Parts {
             spec: &self.spec,
@@ -127,7 +123,6 @@ impl Sandbox {
         let cgroup = account(&request.plan.cgroup, host, &self.spec, size, pid)?;
         let mut launching = Launching { machine: Some(machine), cgroup: Some(cgroup) };
 
-        launching.wait_for_agent(&gate)?;
         let relay = Relay::start(&gate, &shared.sockets)?;
         let agent = Agent::connect(gate)?;
         // The answers are read when every question has been asked: each would cost a way there and back.
@@ -296,10 +291,6 @@ struct Launching {
 }
 
 impl Launching {
-    fn wait_for_agent(&mut self, gate: &sbx_vmm::virtio::vsock::Gate) -> Result<(), Error> {
-        self.machine.as_mut().ok_or(Error::NotRunning)?.wait_for_agent(gate)
-    }
-
     /// The machine's own words, where it ended instead of answering.
     fn explain(&mut self, error: Error) -> Error {
         match (error, self.machine.take()) {

@@ -105,7 +105,9 @@ fn assemble(
         Mode::Vm => {
             let machine = crate::facts::machine();
             let artifacts = crate::isolation::artifacts()?;
-            let setting = sbx_vm_mode::Setting { machine, files, layers, mounts, network, volumes, artifacts };
+            let templates = sbx_vm_mode::Templates::of(&paths.root);
+            let setting =
+                sbx_vm_mode::Setting { machine, files, layers, mounts, network, volumes, artifacts, templates };
             Sandbox::Vm(Box::new(sbx_vm_mode::Sandbox::new(spec.clone(), setting)))
         }
     };

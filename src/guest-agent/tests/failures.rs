@@ -95,6 +95,7 @@ fn every_step_that_fails_names_itself() {
         (mount("tmpfs", "tmpfs", "relative"), "\"relative\": not an absolute path"),
         (file("/run/nonesuch/file"), "write /run/nonesuch/file: "),
         (file("file"), "\"file\": not an absolute path"),
+        (Furnishing::Device { address: 999 }, "find the device virtio-mmio.999: "),
         (Furnishing::Directory { path: "/proc/nonesuch".into(), mode: 0o755 }, "create the directory /proc/nonesuch: "),
         (
             Furnishing::Socket { path: "/".into(), mode: 0, uid: 0, gid: 0, port: 1 },

@@ -131,6 +131,7 @@ fn create() -> CreateRequest {
                 options: vec![text("dax=always")],
             },
             Furnishing::Socket { path: text("/run/s"), mode: 0o660, uid: 1000, gid: 100, port: 5000 },
+            Furnishing::Device { address: 3 },
         ],
         root: OverlayRoot { layers: vec![text("/run/l/0"), text("/run/l/1")], writable: text("/run/w") },
         uplinks: vec![Uplink {

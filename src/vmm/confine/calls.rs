@@ -84,6 +84,7 @@ pub(super) const MAIN: &[&[Call]] = &[
         any(SYS_tgkill),
         any(SYS_tkill),
         any(SYS_ftruncate),
+        any(SYS_pread64),
         any(SYS_pwrite64),
         KVM_ANY,
     ],

@@ -95,7 +95,11 @@ fn write_memory(memory: &Memory, file: &File, mut offset: u64) -> Result<()> {
     let mut chunk = vec![0; CHUNK as usize];
     for (start, length) in layout::ram(memory.bytes()) {
         for at in (0..length).step_by(CHUNK as usize) {
-            memory.ram().read_slice(&mut chunk, GuestAddress(start + at))?;
+            let place = GuestAddress(start + at);
+            if !memory.has_content(place, chunk.len())? {
+                continue;
+            }
+            memory.ram().read_slice(&mut chunk, place)?;
             for (index, page) in chunk.chunks(PAGE as usize).enumerate() {
                 if page != ZEROES {
                     let place = offset + at + index as u64 * PAGE;

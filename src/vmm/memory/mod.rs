@@ -6,6 +6,7 @@
 
 mod region;
 mod sys;
+mod touched;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use region::{Access, Extent, Region};
 use crate::error::{Error, Result};
 use crate::kvm::{Slot, Vm};
 use crate::layout;
+use crate::memory::touched::Touched;
 
 /// The least memory a machine can have, in bytes.
 pub const SMALLEST: u64 = 16 << 20;
@@ -32,12 +34,16 @@ pub struct Memory {
     all: GuestMemoryMmap,
     slots: u32,
     next_region: u64,
+    /// Which pages of RAM anybody has touched; of a restored machine every page has content.
+    touched: Option<Touched>,
 }
 
 impl Memory {
     /// Memory without content.
     pub fn empty(bytes: u64) -> Result<Self> {
-        Self::map(bytes, libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE, |_| None)
+        let mut memory = Self::map(bytes, libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE, |_| None)?;
+        memory.touched = Some(Touched::open()?);
+        Ok(memory)
     }
 
     /// The memory that was saved in `file` from `offset` on; what the guest writes stays out of the file.
@@ -69,7 +75,7 @@ impl Memory {
             before += length;
         }
         let ram = GuestMemoryMmap::from_regions(regions).map_err(|error| refused(bytes, &error))?;
-        Ok(Self { bytes, all: ram.clone(), ram, slots: 0, next_region: layout::window(bytes) })
+        Ok(Self { bytes, all: ram.clone(), ram, slots: 0, next_region: layout::window(bytes), touched: None })
     }
 
     /// How much RAM there is, in bytes.
@@ -88,6 +94,13 @@ impl Memory {
     #[must_use]
     pub fn all(&self) -> &GuestMemoryMmap {
         &self.all
+    }
+
+    /// Whether a piece of RAM may hold anything but zeroes. Costs no touch of it.
+    pub fn has_content(&self, start: GuestAddress, bytes: usize) -> Result<bool> {
+        let Some(touched) = &self.touched else { return Ok(true) };
+        let address = self.ram.get_host_address(start)?;
+        touched.any(address as u64, bytes as u64).map_err(Error::host("look which memory the guest has touched"))
     }
 
     /// Shows the RAM to the guest.

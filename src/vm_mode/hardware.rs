@@ -1,0 +1,130 @@
+//! What a machine consists of: the devices that its guest finds when it boots, the same for every machine, and those of one
+//! container, which its guest finds when it wakes.
+//!
+//! The order is the address: device N of the machine is `virtio-mmio.N` of the guest.
+
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, getrlimit};
+use sbx_protocol::guest::READY_PORT;
+use sbx_rootfs::disk::{LayerFiles, PartitionTable, partitions};
+use sbx_vmm::confine::{Confinement, FILE_SERVER};
+use sbx_vmm::layout::DEVICES_MAX;
+use sbx_vmm::machine::{Builder, MachineConfig};
+use sbx_vmm::virtio::balloon::{Balloon, BalloonConfig};
+use sbx_vmm::virtio::blk::{Access, Blk, BlkConfig, Extent, Limits};
+use sbx_vmm::virtio::net;
+use sbx_vmm::virtio::rng::{Rng, RngConfig};
+use sbx_vmm::virtio::vsock::{self, InnerGate, Vsock};
+
+use crate::error::Error;
+use crate::machine::{Parts, Tap};
+use crate::share_device::open_device;
+use crate::size::Size;
+
+/// Words for the guest kernel: no output but warnings, end the machine on a panic and on a reset, and nothing that
+/// looks for hardware which a microVM does not have.
+const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 oops=panic tsc=reliable";
+/// Most bytes that are kept of what the guest's kernel and the machine say.
+pub(crate) const SAID_LIMIT: u64 = 32 << 10;
+/// How many devices every machine has.
+const STANDING: usize = 3;
+/// Most descriptors of the machine's process: connections and files of shares.
+const OPEN_FILES: u64 = 1 << 16;
+/// Device id of a file system (virtio specification, section 5).
+const VIRTIO_ID_FS: u32 = 26;
+/// Partitions of the layers begin at multiples of it.
+const LAYER_ALIGNMENT: u64 = 4096;
+
+/// A machine of a size, with an address for every device that a container may bring.
+pub(crate) fn config(size: Size) -> MachineConfig {
+    MachineConfig {
+        memory: size.memory,
+        vcpus: size.cpus as usize,
+        addresses: DEVICES_MAX,
+        command_line: COMMAND_LINE.into(),
+        serial_limit: SAID_LIMIT,
+    }
+}
+
+/// Adds the devices that every machine has. The guest may connect to `ports` of the host besides the one at which its
+/// agent says that it is there.
+pub(crate) fn add_standing(builder: &mut Builder, mut ports: Vec<u32>, gate: InnerGate) -> Result<(), Error> {
+    ports.push(READY_PORT);
+    let config = vsock::Config { allowed_ports: ports, ..vsock::Config::default() };
+    let vsock = Vsock::new(config, gate).map_err(|error| broken(&error))?;
+    let rng = Rng::new(RngConfig { name: "rng".into() }).map_err(|error| broken(&error))?;
+    let config = BalloonConfig { name: "balloon".into(), target: 0, deflate_on_oom: true };
+    let (balloon, _control) = Balloon::new(config).map_err(|error| broken(&error))?;
+    builder.add_device(Box::new(vsock)).map_err(|error| broken(&error))?;
+    builder.add_device(Box::new(rng)).map_err(|error| broken(&error))?;
+    builder.add_device(Box::new(balloon)).map_err(|error| broken(&error))
+}
+
+/// Adds the devices of one container, in the order of [`addresses`].
+pub(crate) fn add_own(builder: &mut Builder, parts: Parts) -> Result<(), Error> {
+    let layers = Blk::new(disk("layers", Access::ReadOnly), layer_extents(&parts.layers)?);
+    builder.add_device(Box::new(layers.map_err(|error| broken(&error))?)).map_err(|error| broken(&error))?;
+    let extent = Extent::whole(parts.writable).map_err(Error::io("measure the writable layer"))?;
+    let writable = Blk::new(disk("writable", Access::ReadWrite), vec![extent]);
+    builder.add_device(Box::new(writable.map_err(|error| broken(&error))?)).map_err(|error| broken(&error))?;
+    if let Some(Tap { fd, card, mtu }) = parts.tap {
+        let card = net::Net::new(net::Config { mac: card, mtu }, fd).map_err(|error| broken(&error))?;
+        builder.add_device(Box::new(card)).map_err(|error| broken(&error))?;
+    }
+    for share in &parts.shares {
+        builder.add_device(Box::new(open_device(share)?)).map_err(|error| broken(&error))?;
+    }
+    Ok(())
+}
+
+/// At which addresses the devices of one container are.
+pub(crate) fn addresses(parts: &Parts) -> Result<std::ops::Range<usize>, Error> {
+    let own = 2 + usize::from(parts.tap.is_some()) + parts.shares.len();
+    if STANDING + own > DEVICES_MAX {
+        let most = parts.shares.len() - (STANDING + own - DEVICES_MAX);
+        return Err(Error::Unsupported(format!(
+            "{} binds and volumes: with --isolation=vm a container has at most {most}; share a common parent directory",
+            parts.shares.len()
+        )));
+    }
+    Ok(STANDING..STANDING + own)
+}
+
+pub(crate) fn broken(error: &dyn std::fmt::Display) -> Error {
+    Error::MachineEnded(error.to_string())
+}
+
+/// What the process may do once everything is open. The threads that serve shares keep what acting for the users of the
+/// guest needs; without shares nothing is kept.
+pub(crate) fn confinement(user: u32, serves_files: bool) -> Result<Confinement, Error> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|error| Error::Io { step: "look at the limit of open files".into(), source: error.into() })?;
+    let kept = if serves_files { vec![(VIRTIO_ID_FS, FILE_SERVER.to_vec())] } else { Vec::new() };
+    Ok(Confinement { uid: user, gid: user, files: OPEN_FILES.min(most), file_size: None, kept })
+}
+
+fn disk(name: &str, access: Access) -> BlkConfig {
+    BlkConfig { name: name.into(), serial: name.into(), access, block_size: 512, limits: Limits::default() }
+}
+
+/// The disk of the layers: a partition table, the files, and room between them.
+fn layer_extents(layers: &LayerFiles) -> Result<Vec<Extent>, Error> {
+    let table: PartitionTable =
+        partitions(&layers.lengths(), LAYER_ALIGNMENT).map_err(|error| Error::Unsupported(error.to_string()))?;
+    let mut at = table.head.len() as u64;
+    let mut extents = vec![Extent::Bytes(table.head.into())];
+    for (place, layer) in table.extents.iter().zip(layers.layers()) {
+        if place.offset > at {
+            extents.push(Extent::Zeroes(place.offset - at));
+        }
+        let file = layer.file().try_clone().map_err(Error::io("duplicate a layer's file"))?;
+        extents.push(Extent::File { file: Arc::new(file), offset: 0, length: place.length });
+        at = place.offset + place.length;
+    }
+    if table.tail_offset > at {
+        extents.push(Extent::Zeroes(table.tail_offset - at));
+    }
+    extents.push(Extent::Bytes(table.tail.into()));
+    Ok(extents)
+}
