@@ -91,9 +91,25 @@ impl Machine {
             .spawn()
             .expect("scripts/private-machine starts");
         let machine = Self { folder, holder, mode, peer: Peer::chosen(), next_name: Cell::new(0) };
+        machine.share_templates(&shared_templates(), &machine.path("root/templates"));
         eventually("the private machine", || machine.path("ready").exists().then_some(()));
         machine.peer.start(&machine);
         machine
+    }
+
+    /// Machines to begin with do not depend on where they are kept, and the tests' machines have the same sizes.
+    fn share_templates(&self, from: &Path, to: &Path) {
+        if self.mode != Mode::Vm {
+            return;
+        }
+        fs::create_dir_all(to).expect("a folder for templates");
+        for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().contains('-') {
+                // Another test may have been faster.
+                let _ = fs::hard_link(entry.path(), to.join(name));
+            }
+        }
     }
 
     /// Starts a machine that has the busybox image and has run a container. The first one makes what stays for all:
@@ -295,8 +311,14 @@ impl Machine {
     }
 }
 
+/// Where machines of one run of the tests leave their templates for each other.
+fn shared_templates() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates")
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
+        self.share_templates(&self.path("root/templates"), &shared_templates());
         self.peer.stop(self);
         self.holder.stdin = None;
         let ended = self.holder.wait();

@@ -100,14 +100,24 @@ fn write_memory(memory: &Memory, file: &File, mut offset: u64) -> Result<()> {
                 continue;
             }
             memory.ram().read_slice(&mut chunk, place)?;
-            for (index, page) in chunk.chunks(PAGE as usize).enumerate() {
-                if page != ZEROES {
-                    let place = offset + at + index as u64 * PAGE;
-                    file.write_all_at(page, place).map_err(Error::host("write the saved machine's memory"))?;
-                }
-            }
+            write_pages(&chunk, file, offset + at)?;
         }
         offset += length;
+    }
+    Ok(())
+}
+
+/// Writes what lies between pages of zeroes, each run of pages at once.
+fn write_pages(chunk: &[u8], file: &File, offset: u64) -> Result<()> {
+    let mut at = offset;
+    for run in chunk.chunks(PAGE as usize).collect::<Vec<_>>().chunk_by(|a, b| (*a == ZEROES) == (*b == ZEROES)) {
+        let bytes = run.len() * PAGE as usize;
+        if run[0] != ZEROES {
+            let start = (at - offset) as usize;
+            file.write_all_at(&chunk[start..start + bytes], at)
+                .map_err(Error::host("write the saved machine's memory"))?;
+        }
+        at += bytes as u64;
     }
     Ok(())
 }
