@@ -44,6 +44,17 @@ fn inspect_says_which_mode_it_is_and_where_limits_are_enforced() {
 }
 
 #[test]
+fn the_writable_disk_has_the_size_asked_for() {
+    in_vm("the_writable_disk_has_the_size_asked_for", |m| {
+        let script = "df -m / | tail -1 | awk '{ print $2 }'";
+        let size: u64 = m.in_busybox(&["--storage-opt", "size=512m"], script).parse().expect("MiB");
+        assert!((400..=512).contains(&size), "{size}");
+        let output = m.in_busybox(&["--storage-opt", "size=64m"], "dd if=/dev/zero of=/x bs=1M count=100 2>&1; true");
+        assert!(output.contains("No space left on device"), "{output}");
+    });
+}
+
+#[test]
 fn doctor_knows_that_both_modes_can_be_used() {
     in_vm("doctor_knows_that_both_modes_can_be_used", |m| {
         assert_eq!(m.ok(&["doctor", "--isolation", "vm", "--format", "{{.Vm}}"]), "true");

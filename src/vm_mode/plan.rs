@@ -108,12 +108,13 @@ fn furnishings(parts: &Parts<'_>) -> Vec<Furnishing> {
     steps
 }
 
-/// Takes what only the host can enforce out of the plan: which processors and how fast the disks. Processor time is
-/// enforced on both sides, so that the machine itself cannot exceed it either.
+/// Takes what only the host can enforce out of the plan: which processors and how fast its disks. Processor time and the
+/// weight among others at the disks are set on both sides: the machine itself must not exceed them either.
 fn split_resources(plan: &mut ContainerPlan) -> Resources {
     let guest = &mut plan.cgroup.resources;
     let mut host =
         Resources { cpu: guest.cpu.clone(), block: std::mem::take(&mut guest.block), ..Resources::default() };
+    guest.block.weight = host.block.weight;
     guest.cpu.cpus.clear();
     guest.cpu.mems.clear();
     // Real-time scheduling of version 1 has no meaning for the machine's threads.

@@ -14,6 +14,7 @@
 
 pub mod census;
 pub mod double;
+pub mod exceptions;
 pub mod image;
 pub mod machine;
 pub mod output;

@@ -11,6 +11,8 @@ use crate::spec::{SandboxSpec, SeccompChoice};
 #[derive(Clone, Copy)]
 enum Kind {
     Cgroup,
+    /// Of what the host has and a machine has not: its processors and its disks.
+    HostCgroup,
     Kernel,
     Network,
     Supervisor,
@@ -18,7 +20,7 @@ enum Kind {
 
 fn place(mode: Mode, kind: Kind) -> &'static str {
     match (mode, kind) {
-        (Mode::Process, Kind::Cgroup) => "host cgroup",
+        (Mode::Process, Kind::Cgroup) | (_, Kind::HostCgroup) => "host cgroup",
         (Mode::Process, Kind::Kernel) => "host kernel",
         (Mode::Vm, Kind::Cgroup) => "guest cgroup",
         (Mode::Vm, Kind::Kernel) => "guest kernel",
@@ -32,6 +34,7 @@ pub(super) fn enforcement(spec: &SandboxSpec) -> BTreeMap<&'static str, &'static
     let mode = spec.isolation.isolation;
     let all = [
         (Kind::Cgroup, limits(spec)),
+        (Kind::HostCgroup, limits_of_the_host(spec)),
         (Kind::Kernel, kernel(spec)),
         (Kind::Network, network(spec)),
         (Kind::Supervisor, supervisor(spec)),
@@ -61,17 +64,23 @@ fn limits(spec: &SandboxSpec) -> Vec<(&'static str, bool)> {
         ("CpuQuota", host.cpu_quota != 0),
         ("CpuRealtimePeriod", host.cpu_realtime_period > 0),
         ("CpuRealtimeRuntime", host.cpu_realtime_runtime > 0),
-        ("CpusetCpus", !host.cpuset_cpus.is_empty()),
-        ("CpusetMems", !host.cpuset_mems.is_empty()),
         ("PidsLimit", host.pids_limit.is_some_and(|limit| limit > 0)),
         ("BlkioWeight", host.blkio_weight > 0),
+        ("Devices", !host.devices.is_empty()),
+        ("DeviceCgroupRules", !host.device_cgroup_rules.is_empty()),
+    ]
+}
+
+fn limits_of_the_host(spec: &SandboxSpec) -> Vec<(&'static str, bool)> {
+    let host = &spec.host_config;
+    vec![
+        ("CpusetCpus", !host.cpuset_cpus.is_empty()),
+        ("CpusetMems", !host.cpuset_mems.is_empty()),
         ("BlkioWeightDevice", !host.blkio_weight_device.is_empty()),
         ("BlkioDeviceReadBps", !host.blkio_device_read_bps.is_empty()),
         ("BlkioDeviceWriteBps", !host.blkio_device_write_bps.is_empty()),
         ("BlkioDeviceReadIOps", !host.blkio_device_read_iops.is_empty()),
         ("BlkioDeviceWriteIOps", !host.blkio_device_write_iops.is_empty()),
-        ("Devices", !host.devices.is_empty()),
-        ("DeviceCgroupRules", !host.device_cgroup_rules.is_empty()),
     ]
 }
 

@@ -246,7 +246,9 @@ fn cpu_sets(host: &HostConfig, machine: &MachineFacts) -> Result<(), Invalid> {
 fn realtime(host: &HostConfig, can: &Controllers) -> Result<(), Invalid> {
     let (period, runtime) = (host.cpu_realtime_period, host.cpu_realtime_runtime);
     let field = "HostConfig.CpuRealtimeRuntime";
-    lacking(can.cpu_realtime, period != 0 || runtime != 0, field, "kernel does not support CPU real-time scheduler")?;
+    let message =
+        "kernel does not support CPU real-time scheduler: --cpu-rt-period and --cpu-rt-runtime cannot be used here";
+    lacking(can.cpu_realtime, period != 0 || runtime != 0, field, message)?;
     if period < 0 || runtime < 0 {
         return Err(Invalid::new(field, "cpu real-time period and runtime are microseconds"));
     }

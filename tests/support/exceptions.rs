@@ -1,0 +1,17 @@
+//! The tests that do not run in VM mode, each with its reason. `docs/differences.md` has the same list for people, and
+//! `tests/architecture.rs` holds the two together.
+
+/// Name of a test and why its body cannot be true of a container in a machine of its own.
+pub const NOT_IN_VM_MODE: [(&str, &str); 1] = [(
+    "namespaces_are_shared_with_the_host_or_another_container",
+    "a machine has a kernel of its own, and whoever asks for another's namespaces is refused by name",
+)];
+
+/// Why the test that runs on this thread is not run in VM mode, if it is not.
+pub fn reason_of_this_test() -> Option<(String, &'static str)> {
+    // libtest names the thread of a test after it.
+    let thread = std::thread::current();
+    let name = thread.name()?.to_owned();
+    let (_, reason) = NOT_IN_VM_MODE.iter().find(|(test, _)| *test == name)?;
+    Some((name, reason))
+}
