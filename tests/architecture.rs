@@ -351,3 +351,17 @@ fn commands_of_the_documents_are_scripts_that_can_run() {
         assert!(seen.contains(script), "no document tells of {script}");
     }
 }
+
+#[test]
+fn the_exceptions_of_vm_mode_are_those_of_the_document() {
+    let code = fs::read_to_string(repository().join("tests/support/exceptions.rs")).expect("the list of exceptions");
+    let table = code.split("NOT_IN_VM_MODE").nth(1).and_then(|rest| rest.split("];").next()).expect("the list itself");
+    let listed: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
+    let document = fs::read_to_string(repository().join("docs/differences.md")).expect("docs/differences.md");
+    let section = document.split("\n## VM mode").nth(1).expect("a section `VM mode`");
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let told: Vec<String> = rows
+        .flat_map(|row| row.trim_matches(['|', ' ']).split(" | ").map(|cell| cell.trim_matches('`').to_owned()))
+        .collect();
+    assert_eq!(listed, told);
+}
