@@ -51,6 +51,15 @@ fn containers_reach_each_other_by_address() {
         let id = server(m, &[], "hello");
         let address = m.inspect(&id, "{{.NetworkSettings.IPAddress}}");
         assert_eq!(m.in_busybox(&[], &get(&address)), "hello");
+        // A process and a machine are neighbours on one bridge.
+        assert_eq!(m.in_busybox(&["--isolation", "process"], &get(&address)), "hello");
+    });
+}
+
+#[test]
+fn a_container_in_the_network_of_another_reaches_it_on_loopback() {
+    each_mode(|m| {
+        let id = server(m, &[], "hello");
         assert_eq!(m.in_busybox(&["--network", &format!("container:{id}")], &get("127.0.0.1")), "hello");
     });
 }
@@ -174,15 +183,16 @@ fn a_port_that_is_taken_is_refused_and_nothing_stays() {
 }
 
 #[test]
-fn none_host_and_container_are_what_they_say() {
+fn network_none_has_loopback_alone() {
     each_mode(|m| {
-        assert_eq!(
-            m.in_busybox(
-                &["--network", "none"],
-                "ls /sys/class/net; ip -o addr show lo | head -1 | awk '{ print $4 }'"
-            ),
-            "lo\n127.0.0.1/8"
-        );
+        let script = "ls /sys/class/net; ip -o addr show lo | head -1 | awk '{ print $4 }'";
+        assert_eq!(m.in_busybox(&["--network", "none"], script), "lo\n127.0.0.1/8");
+    });
+}
+
+#[test]
+fn the_networks_of_the_host_and_of_a_container_are_joined() {
+    each_mode(|m| {
         let outside = m.sh("readlink /proc/self/ns/net").expect_ok();
         assert_eq!(m.in_busybox(&["--network", "host"], "readlink /proc/self/ns/net"), outside.text());
         let id = m.detached(&["--hostname", "shared"], &["sleep", "1000"]);

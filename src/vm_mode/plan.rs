@@ -21,6 +21,9 @@ const WRITABLE: &str = "/run/sbx/writable";
 /// Where the files are that the container sees below `/etc`.
 const FILES: &str = "/run/sbx/files";
 
+/// Microseconds of a period of `cpu.max` where none is given (`Documentation/admin-guide/cgroup-v2.rst`).
+const CPU_PERIOD: u64 = 100_000;
+
 /// Block devices of the machine, as the guest names them.
 #[derive(Clone, Debug)]
 pub(crate) struct Disks {
@@ -117,6 +120,12 @@ fn split_resources(plan: &mut ContainerPlan) -> Resources {
     guest.block.weight = host.block.weight;
     guest.cpu.cpus.clear();
     guest.cpu.mems.clear();
+    // The guest's control group holds the container to its share. What the guest's kernel and the machine do for it comes
+    // on top, within bounds; else the two limits would each hold the other up.
+    if let Some(quota) = host.cpu.quota.filter(|quota| *quota > 0) {
+        let period = i64::try_from(host.cpu.period.unwrap_or(CPU_PERIOD)).unwrap_or(i64::MAX);
+        host.cpu.quota = Some(quota.saturating_add(period / 2));
+    }
     // Real-time scheduling of version 1 has no meaning for the machine's threads.
     host.cpu.realtime_runtime = None;
     host.cpu.realtime_period = None;

@@ -9,7 +9,7 @@ use sbx_container::Error;
 /// Kernel parameters as on a machine that Docker runs on: what dockerd and systemd set, and what programs in containers
 /// commonly ask an administrator for. Links of the machine itself carry frames only, so they need no IPv6, and nothing
 /// filters what passes the bridge.
-const PARAMETERS: [(&str, &str); 10] = [
+const PARAMETERS: [(&str, &str); 11] = [
     // Inherited by every new network namespace.
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv6/conf/all/forwarding", "1"),
@@ -20,6 +20,9 @@ const PARAMETERS: [(&str, &str); 10] = [
     ("kernel/pid_max", "4194304"),
     ("fs/file-max", "9223372036854775807"),
     ("vm/max_map_count", "1048576"),
+    // On a host with more memory than the limit a program gets the addresses that it asks for, and learns of the limit when
+    // it uses them; here the limit is nearly all there is.
+    ("vm/overcommit_memory", "1"),
     // Out of memory ends a program, never the machine.
     ("vm/panic_on_oom", "0"),
 ];
