@@ -20,6 +20,7 @@ pub mod machine;
 pub mod output;
 pub mod peer;
 pub mod registry;
+pub mod sys;
 pub mod tarball;
 pub mod terminal;
 pub mod wait;
