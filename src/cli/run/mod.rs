@@ -138,6 +138,7 @@ fn read_host_config(parsed: &Parsed, around: &Surroundings) -> Result<HostConfig
         userns_mode: namespace(parsed, "userns", "USER", &["host", "private"])?,
         shm_size: size(parsed, "shm-size")?,
         sysctls: process::pairs(parsed.list("sysctl")),
+        storage_opt: process::pairs(parsed.list("storage-opt")),
         isolation: text("isolation"),
         cgroup_parent: text("cgroup-parent"),
         mounts: map(parsed, "mount", |text| mounts::parse_mount(text, around.directory()))?,

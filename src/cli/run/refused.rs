@@ -3,11 +3,10 @@
 
 use crate::{flags::parse::Parsed, run::devices::is_vendor_device};
 
-const REFUSED: [(&str, &str); 10] = [
+const REFUSED: [(&str, &str); 9] = [
     ("gpus", "no GPU can be passed to a container; give it single devices with --device"),
     ("link", "links are replaced by names on a network; use --network and --network-alias, or --add-host"),
     ("runtime", "sbx runs containers itself; choose how with --isolation=process or --isolation=vm"),
-    ("storage-opt", "the writable layer has no options; limit what is written with --mount type=tmpfs,tmpfs-size=…"),
     ("use-api-socket", "a container gets no access to the engine; mount a socket of your own with -v"),
     ("kernel-memory", "the kernel has no such limit any more; use --memory"),
     ("cpu-count", "it exists on Windows only; use --cpus"),
@@ -31,6 +30,9 @@ pub(crate) fn refuse(parsed: &Parsed) -> Result<(), String> {
                     by its digest"
                 .to_owned(),
         );
+    }
+    if parsed.list("storage-opt").iter().any(|option| !option.contains('=')) {
+        return Err("invalid storage option".to_owned());
     }
     if !["", "local"].contains(&parsed.text("volume-driver")) {
         return Err("--volume-driver is not supported: the only driver is \"local\"".to_owned());

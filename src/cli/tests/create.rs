@@ -52,7 +52,6 @@ const OWN: &[(&str, Own)] = &[
     ("--device vendor.com/class=name", Own::Refuses("--device vendor.com/class=name is not supported: ")),
     ("--gpus", Own::Refuses("--gpus is not supported: ")),
     ("--runtime", Own::Refuses("--runtime is not supported: ")),
-    ("--storage-opt", Own::Refuses("--storage-opt is not supported: ")),
     ("--use-api-socket", Own::Refuses("--use-api-socket is not supported: ")),
     ("--disable-content-trust=false", Own::Refuses("--disable-content-trust=false is not supported: ")),
     ("-p target=80,nope=1", Own::Refuses("invalid field key nope")),

@@ -17,7 +17,7 @@ pub(super) fn check(request: &CreateRequest, mode: Mode) -> Result<(), Invalid> 
         return if host.storage_opt.is_empty() {
             Ok(())
         } else {
-            let message = "--storage-opt is not supported: the writable layer has no quota; use --isolation=vm";
+            let message = "--storage-opt is not supported: the writable layer has no quota; use --isolation=vm, or limit what is written with --mount type=tmpfs,tmpfs-size=…";
             Err(Invalid::new("HostConfig.StorageOpt", message))
         };
     }

@@ -366,10 +366,16 @@ impl Store {
     }
 }
 
+/// Whoever looks for the lock of a directory that is going may make one in it at that moment, so it is tried again.
 fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != ErrorKind::NotFound => Err(StoreError::io("remove", path, source)),
-        _ => Ok(()),
+    const TRIES: usize = 100;
+    let mut tries = 1;
+    loop {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && tries < TRIES => tries += 1,
+            Err(source) if source.kind() != ErrorKind::NotFound => return Err(StoreError::io("remove", path, source)),
+            _ => return Ok(()),
+        }
     }
 }
 
