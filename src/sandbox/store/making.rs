@@ -18,8 +18,8 @@ use crate::id::Id;
 
 /// Name before the id of a container that is being made.
 const NEW: &str = ".new-";
-/// Name before the id of one that has been made or given up: what is left of the intent, which nobody needs.
-const MADE: &str = ".made-";
+/// Stands in the name of what is left of the intent of one that has been made or given up, which nobody needs.
+const MADE: &str = ".made";
 
 /// The intent to make a container, held.
 #[derive(Debug)]
@@ -55,8 +55,9 @@ impl Store {
         self.containers().join(format!("{NEW}{id}"))
     }
 
+    /// A name that nobody else uses: one intent of the container may have been swept away while the next was made.
     fn spent(&self, id: &Id) -> PathBuf {
-        self.containers().join(format!("{MADE}{id}"))
+        files::temporary_beside(&self.containers().join(format!("{id}{MADE}")))
     }
 
     /// Whether somebody makes it, or has been killed while making it.
@@ -90,7 +91,7 @@ impl Store {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
             if let Some(id) = name.strip_prefix(NEW).and_then(|id| id.parse().ok()) {
                 self.sweep_one(&directory.join(&name), &id)?;
-            } else if name.starts_with(MADE) {
+            } else if name.contains(MADE) {
                 remove_tree(&directory.join(&name))?;
             }
         }
