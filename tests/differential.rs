@@ -51,7 +51,9 @@ struct Explained {
 fn explained() -> Vec<Explained> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/differences.md");
     let text = fs::read_to_string(path).expect("docs/differences.md");
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    // Behind the first section it is about other things.
+    let table = text.split("\n## ").next().unwrap_or_default();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
         assert_eq!(cells.len(), 4, "a row of docs/differences.md has four cells: {row}");
