@@ -99,5 +99,6 @@ fn many_containers_come_and_go_and_leave_nothing() {
             after_first = descriptors();
         }
     }
-    assert_eq!(descriptors(), after_first, "no descriptor stays");
+    // The agent lets go of the last stream a moment after the host has seen its end.
+    crate::support::agent::wait_for("every descriptor's end", || descriptors() <= after_first);
 }
