@@ -44,7 +44,7 @@ impl Attachment {
     }
 
     /// Holds ports and leases addresses. Nothing is connected yet.
-    pub fn allocate(spec: &SandboxSpec, network: &Network) -> Result<Self> {
+    pub fn allocate(spec: &SandboxSpec, network: &mut Network) -> Result<Self> {
         let mode: NetworkMode = spec.host_config.network_mode.parse()?;
         let mut attachment = Self {
             id: spec.id.to_string(),

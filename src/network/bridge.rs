@@ -20,10 +20,11 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 
-use crate::definition::lock;
+use crate::default_bridge::current;
+use crate::definition::{self, NetworkOptions, Subnet, lock};
 use crate::link::{self, Counters, Link};
 use crate::netlink::Conversation;
-use crate::subnet::conflict;
+use crate::subnet::{conflict, relocate};
 use crate::sys::interface_flags;
 use crate::tap::{self, Offload};
 use crate::{Definition, Endpoint, Error, MacAddress, Result};
@@ -48,16 +49,8 @@ fn set(name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).map_err(Error::file("write", path))
 }
 
-/// Makes the bridge ready, or finds it so.
-pub(crate) fn prepare(netlink: &mut Conversation, network: &Definition, definition: &Path, run: &Path) -> Result<()> {
-    if !is_up(netlink, network)? {
-        make(netlink, network, definition, run)?;
-    }
-    forward(network)
-}
-
 /// Whether an interface of the bridge's name is up. That it is a bridge is seen when it is made or joined.
-fn is_up(netlink: &Conversation, network: &Definition) -> Result<bool> {
+pub(crate) fn is_up(netlink: &Conversation, network: &Definition) -> Result<bool> {
     match interface_flags(netlink, &network.interface) {
         Ok(flags) => Ok(flags.is_some_and(|flags| flags & libc::IFF_UP != 0)),
         Err(errno) => Err(Error::Netlink {
@@ -143,15 +136,22 @@ fn find(netlink: &mut Conversation, network: &Definition) -> Result<Option<Link>
     }
 }
 
-fn make(netlink: &mut Conversation, network: &Definition, definition: &Path, run: &Path) -> Result<()> {
+/// Makes the bridge, or finds that another process did, and says what network it is of.
+pub(crate) fn make(
+    netlink: &mut Conversation,
+    definition: &Path,
+    options: &NetworkOptions,
+    run: &Path,
+) -> Result<Definition> {
     let directory = run.join("network");
     fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
     let _lock = lock(&directory.join(".lock"))?;
-    let existing = find(netlink, network)?;
+    let network = current(definition, options)?;
+    let existing = find(netlink, &network)?;
     if existing.as_ref().is_some_and(|link| link.up) {
-        return Ok(());
+        return Ok(network);
     }
-    check_conflicts(netlink, network, definition, existing.as_ref())?;
+    let network = avoid_conflicts(netlink, network, definition, options, existing.as_ref())?;
     if let Some((subnet, _)) = network.ipv6()
         && !kernel_has_ipv6()
     {
@@ -162,41 +162,44 @@ fn make(netlink: &mut Conversation, network: &Definition, definition: &Path, run
         });
     }
     if existing.is_none() {
-        link::create_bridge(netlink, &network.interface, mac(network), network.mtu)?;
+        link::create_bridge(netlink, &network.interface, mac(&network), network.mtu)?;
     }
-    let link = find(netlink, network)?.ok_or_else(|| Error::Netlink {
+    let link = find(netlink, &network)?.ok_or_else(|| Error::Netlink {
         step: format!("find the bridge {} that was just made", network.interface),
         source: io::Error::from_raw_os_error(libc::ENODEV),
         detail: None,
     })?;
-    settings(network)?;
+    settings(&network)?;
     for subnet in &network.subnets {
         let address = IpNet::new_assert(subnet.gateway, subnet.subnet.prefix_len());
         link::add_address(netlink, &link, address)?;
     }
-    link::set_up(netlink, &link)
+    link::set_up(netlink, &link)?;
+    Ok(network)
 }
 
-fn check_conflicts(
+/// The network as it is where nothing else on this host uses its ranges, else with another IPv4 range, persisted. A bridge
+/// that exists keeps its ranges, for containers may have addresses in them.
+fn avoid_conflicts(
     netlink: &mut Conversation,
-    network: &Definition,
+    network: Definition,
     definition: &Path,
+    options: &NetworkOptions,
     existing: Option<&Link>,
-) -> Result<()> {
+) -> Result<Definition> {
     let own = existing.map(|link| link.index);
-    let mut occupied = link::addresses(netlink)?;
-    occupied.extend(link::routes(netlink)?);
-    for subnet in &network.subnets {
-        if let Some(other) = conflict(&subnet.subnet, &occupied, own) {
-            return Err(Error::SubnetConflict {
-                subnet: subnet.subnet.to_string(),
-                network: network.name.clone(),
-                other: other.net.to_string(),
-                definition: definition.into(),
-            });
-        }
+    let occupied = link::occupied(netlink)?;
+    let taken = |subnet: &Subnet| conflict(&subnet.subnet, &occupied, own).map(|other| (subnet.subnet, other.net));
+    let Some((subnet, other)) = network.subnets.iter().find_map(taken) else { return Ok(network) };
+    if subnet.addr().is_ipv4() && options.subnet.is_none() && existing.is_none() {
+        return definition::replace(definition, relocate(&network, options, &occupied)?);
     }
-    Ok(())
+    Err(Error::SubnetConflict {
+        subnet: subnet.to_string(),
+        network: network.name,
+        other: other.to_string(),
+        definition: definition.into(),
+    })
 }
 
 /// The same for the life of the network, so that containers never see their router change.
@@ -217,7 +220,8 @@ fn settings(network: &Definition) -> Result<()> {
     set(&format!("{directory}/accept_ra"), "0")
 }
 
-fn forward(network: &Definition) -> Result<()> {
+/// Has the host forward the network's packets.
+pub(crate) fn forward(network: &Definition) -> Result<()> {
     set("ipv4/ip_forward", "1")?;
     if network.ipv6().is_none() {
         return Ok(());

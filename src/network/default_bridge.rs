@@ -26,6 +26,7 @@ const INTERFACE: &str = "eth0";
 #[derive(Debug)]
 pub struct Network {
     definition: Definition,
+    options: NetworkOptions,
     path: PathBuf,
     run: PathBuf,
     leases: Leases,
@@ -50,17 +51,9 @@ impl Network {
     /// [`Error::DefinitionChanged`] where `options` fixes something that the network was made without.
     pub fn open(state: &Path, run: &Path, options: &NetworkOptions) -> Result<Network> {
         let path = definition::path(state, "bridge");
-        let definition = definition::load_or_create(&path, || {
-            let mut netlink = Conversation::route()?;
-            let mut occupied = link::addresses(&mut netlink)?;
-            occupied.extend(link::routes(&mut netlink)?);
-            subnet::decide(options, &occupied, bridge::kernel_has_ipv6())
-        })?;
-        if let Some((actual, wanted)) = difference(&definition, options) {
-            return Err(Error::DefinitionChanged { network: definition.name, actual, wanted, definition: path });
-        }
+        let definition = current(&path, options)?;
         let leases = Leases::new(run, &definition.name);
-        Ok(Network { definition, path, run: run.into(), leases })
+        Ok(Network { definition, options: options.clone(), path, run: run.into(), leases })
     }
 
     /// What the network is.
@@ -74,10 +67,20 @@ impl Network {
     }
 
     /// Makes the bridge and the nftables table, or finds them: then it costs two netlink queries and reads two kernel
-    /// parameters.
-    pub fn prepare(&self) -> Result<()> {
+    /// parameters and the definition. A network without a bridge has no container, so one that is about to be made gives
+    /// way to what the host uses by now: its IPv4 range is chosen anew, unless the configuration fixes it.
+    ///
+    /// # Errors
+    /// [`Error::SubnetConflict`] where a range that cannot be chosen anew is in use.
+    pub fn prepare(&mut self) -> Result<()> {
         let mut route = Conversation::route()?;
-        bridge::prepare(&mut route, &self.definition, &self.path, &self.run)?;
+        // In this order: whoever makes the bridge persists the definition before it is up.
+        let ready = bridge::is_up(&route, &self.definition)?;
+        self.definition = current(&self.path, &self.options)?;
+        if !ready {
+            self.definition = bridge::make(&mut route, &self.path, &self.options, &self.run)?;
+        }
+        bridge::forward(&self.definition)?;
         nft::prepare(&mut Conversation::netfilter()?, &self.definition)
     }
 
@@ -239,6 +242,20 @@ fn forget_old_flows(netlink: &mut Conversation, removed: &[Translation]) -> Resu
 
 fn family(address: IpAddr) -> libc::c_int {
     if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// The definition as it is persisted, or decided and persisted now.
+pub(crate) fn current(path: &Path, options: &NetworkOptions) -> Result<Definition> {
+    let definition = definition::load_or_create(path, || {
+        let occupied = link::occupied(&mut Conversation::route()?)?;
+        subnet::decide(options, &occupied, bridge::kernel_has_ipv6())
+    })?;
+    match difference(&definition, options) {
+        None => Ok(definition),
+        Some((actual, wanted)) => {
+            Err(Error::DefinitionChanged { network: definition.name, actual, wanted, definition: path.into() })
+        }
+    }
 }
 
 /// What the options fix and the network has otherwise.

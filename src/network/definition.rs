@@ -1,7 +1,7 @@
 //! What a network is, as plain data: the file `<state>/networks/NAME.json` and the options it is made from.
 //!
-//! A definition is decided once, under a lock, and never changes while it exists: containers carry addresses out of
-//! it. The types leave room for user-defined networks; only the default bridge is made today.
+//! A definition is decided once, under a lock, and does not change while its bridge exists: containers carry addresses
+//! out of it. The types leave room for user-defined networks; only the default bridge is made today.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -162,6 +162,13 @@ pub(crate) fn load_or_create(path: &Path, create: impl FnOnce() -> Result<Defini
         return Ok(definition);
     }
     let definition = create()?;
+    persist(path, &definition)?;
+    Ok(definition)
+}
+
+/// Persists another definition in the place of the one there is.
+pub(crate) fn replace(path: &Path, definition: Definition) -> Result<Definition> {
+    let _lock = lock(&path.with_file_name(".lock"))?;
     persist(path, &definition)?;
     Ok(definition)
 }

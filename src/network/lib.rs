@@ -6,7 +6,7 @@
 //! is left of containers that are gone.
 //!
 //! ```text
-//! let network = Network::open(state, run, &NetworkOptions::default())?;
+//! let mut network = Network::open(state, run, &NetworkOptions::default())?;
 //! network.prepare()?;                                   // bridge, table: made once, then two queries
 //! let reserved = ports::reserve(&requests)?;            // supervisor: sockets hold the host ports
 //! let endpoint = network.allocate(&id, Fixed::default())?; // lease: address, MAC

@@ -263,6 +263,13 @@ pub(crate) fn delete_links(netlink: &mut Conversation, names: &[String]) -> Resu
     }
 }
 
+/// What the host uses: its addresses and its routes.
+pub(crate) fn occupied(netlink: &mut Conversation) -> Result<Vec<Occupied>> {
+    let mut occupied = addresses(netlink)?;
+    occupied.extend(routes(netlink)?);
+    Ok(occupied)
+}
+
 /// The host's own addresses, with their subnets.
 pub(crate) fn addresses(netlink: &mut Conversation) -> Result<Vec<Occupied>> {
     let request = encode(RouteNetlinkMessage::GetAddress(AddressMessage::default()), 0);
@@ -279,7 +286,7 @@ fn parse_address(payload: &[u8]) -> Option<Occupied> {
 }
 
 /// Where the host sends packets to, default routes left out.
-pub(crate) fn routes(netlink: &mut Conversation) -> Result<Vec<Occupied>> {
+fn routes(netlink: &mut Conversation) -> Result<Vec<Occupied>> {
     let request = encode(RouteNetlinkMessage::GetRoute(RouteMessage::default()), 0);
     let replies = netlink.dump("list the host's routes", &request)?;
     Ok(replies.iter().filter_map(|reply| parse_route(&reply.payload)).collect())

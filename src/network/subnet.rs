@@ -36,14 +36,7 @@ pub(crate) fn conflict<'a>(range: &IpNet, occupied: &'a [Occupied], own: Option<
 /// Decides the ranges of the default bridge network and gives it an id.
 pub(crate) fn decide(options: &NetworkOptions, occupied: &[Occupied], kernel_has_ipv6: bool) -> Result<Definition> {
     check(options)?;
-    let ipv4 = match options.subnet {
-        Some(subnet) => subnet.trunc(),
-        None => pools()
-            .find(|pool| conflict(&IpNet::V4(*pool), occupied, None).is_none())
-            .ok_or_else(|| Error::NoFreeSubnet { network: "bridge".into() })?,
-    };
-    let gateway = options.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(ipv4.network()) + 1));
-    let mut subnets = vec![Subnet { subnet: IpNet::V4(ipv4), gateway: IpAddr::V4(gateway) }];
+    let mut subnets = vec![decide_ipv4(options, occupied)?];
     if options.ipv6 == Ipv6::Auto && (kernel_has_ipv6 || options.subnet6.is_some()) {
         let ipv6 = match options.subnet6 {
             Some(subnet) => subnet.trunc(),
@@ -53,6 +46,25 @@ pub(crate) fn decide(options: &NetworkOptions, occupied: &[Occupied], kernel_has
         subnets.push(Subnet { subnet: IpNet::V6(ipv6), gateway: IpAddr::V6(gateway) });
     }
     Ok(definition::bridge(new_id()?, subnets, options))
+}
+
+/// The same network with another IPv4 range: the first that the host does not use.
+pub(crate) fn relocate(network: &Definition, options: &NetworkOptions, occupied: &[Occupied]) -> Result<Definition> {
+    let mut moved = network.clone();
+    moved.subnets.retain(|subnet| subnet.subnet.addr().is_ipv6());
+    moved.subnets.insert(0, decide_ipv4(options, occupied)?);
+    Ok(moved)
+}
+
+fn decide_ipv4(options: &NetworkOptions, occupied: &[Occupied]) -> Result<Subnet> {
+    let ipv4 = match options.subnet {
+        Some(subnet) => subnet.trunc(),
+        None => pools()
+            .find(|pool| conflict(&IpNet::V4(*pool), occupied, None).is_none())
+            .ok_or_else(|| Error::NoFreeSubnet { network: "bridge".into() })?,
+    };
+    let gateway = options.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(ipv4.network()) + 1));
+    Ok(Subnet { subnet: IpNet::V4(ipv4), gateway: IpAddr::V4(gateway) })
 }
 
 fn check(options: &NetworkOptions) -> Result<()> {

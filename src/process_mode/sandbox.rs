@@ -97,7 +97,7 @@ impl Sandbox {
         let user_namespace = self.user_namespace()?;
         let root = RootFs::make(&self.spec, &self.setting, user_namespace.as_ref().map(AsFd::as_fd))?;
         if self.attachment.is_none() {
-            self.attachment = Some(Attachment::allocate(&self.spec, &self.setting.network)?);
+            self.attachment = Some(Attachment::allocate(&self.spec, &mut self.setting.network)?);
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
         let mut paths = files::write(&self.spec, &self.setting, attachment)?;

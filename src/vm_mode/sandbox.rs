@@ -99,7 +99,7 @@ impl Sandbox {
         let writable = self.writable_disk()?.attach()?;
         let (shared, held) = self.shared()?;
         if self.attachment.is_none() {
-            self.attachment = Some(Attachment::allocate(&self.spec, &self.setting.network)?);
+            self.attachment = Some(Attachment::allocate(&self.spec, &mut self.setting.network)?);
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
         let etc = EtcFiles::of(&self.spec, &self.setting.network, attachment)?;

@@ -41,10 +41,8 @@ struct Flow {
     pending: Vec<u8>,
     /// How much of `pending` has been written.
     written: usize,
-    /// The source has sent its last byte.
+    /// The source has sent its last byte, and the destination has been told.
     ended: bool,
-    /// And the destination has been told.
-    closed: bool,
 }
 
 pub(super) struct Connection {
@@ -94,7 +92,7 @@ impl Connection {
         let broken = events.contains(EpollFlags::EPOLLERR);
         let moved = pump(&self.client, &self.backend, &mut self.upstream, scratch)
             .and_then(|()| pump(&self.backend, &self.client, &mut self.downstream, scratch));
-        if moved.is_err() || broken || (self.upstream.closed && self.downstream.closed) {
+        if moved.is_err() || broken || (self.upstream.ended && self.downstream.ended) {
             return Outcome::Done;
         }
         Outcome::Open
@@ -201,14 +199,14 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, flow: &mut Flow, scratch: &mut
             flow.written = 0;
         }
         if flow.ended {
-            if !flow.closed {
-                flow.closed = true;
-                to.shutdown(Shutdown::Write)?;
-            }
             return Ok(());
         }
         match from.read(scratch) {
-            Ok(0) => flow.ended = true,
+            // At once, in whichever turn it comes: a flow that has ended waits for nothing that would bring us back.
+            Ok(0) => {
+                flow.ended = true;
+                return to.shutdown(Shutdown::Write);
+            }
             Ok(length) => {
                 let sent = write(&mut to, &scratch[..length])?;
                 flow.pending.extend_from_slice(&scratch[sent..length]);
@@ -233,4 +231,39 @@ fn write(to: &mut &TcpStream, mut bytes: &[u8]) -> io::Result<usize> {
         }
     }
     Ok(whole - bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::tests::lab::in_new_netns;
+
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn the_end_is_passed_on_in_whichever_turn_it_comes() {
+        in_new_netns(|| {
+            for buffers in 0..=2 * FAIR_SHARE {
+                let (mut sender, from) = connected();
+                let (to, mut receiver) = connected();
+                let mut scratch = [0; 512];
+                sender.write_all(&vec![7; buffers * scratch.len()]).unwrap();
+                drop(sender);
+                let mut flow = Flow::default();
+                while interest(&flow, &Flow::default()).contains(EpollFlags::EPOLLIN) {
+                    pump(&from, &to, &mut flow, &mut scratch).unwrap();
+                }
+                receiver.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+                let mut received = Vec::new();
+                receiver.read_to_end(&mut received).unwrap();
+                assert_eq!(received.len(), buffers * scratch.len());
+            }
+        });
+    }
 }

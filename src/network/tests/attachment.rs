@@ -55,10 +55,10 @@ fn an_attachment_lives_as_long_as_its_container() {
         return;
     }
     in_own_process("tests::attachment::an_attachment_lives_as_long_as_its_container", || {
-        let host = host();
-        let network = &host.network;
+        let mut host = host();
         let here = Netns::current();
-        let mut attachment = Attachment::allocate(&spec(1, "bridge"), network).unwrap();
+        let mut attachment = Attachment::allocate(&spec(1, "bridge"), &mut host.network).unwrap();
+        let network = &host.network;
         let endpoint = attachment.facts().endpoint.unwrap();
         assert_eq!(attachment.interfaces()[0].addresses, endpoint.addresses());
         assert_eq!(attachment.facts().ports.len(), 2, "{:?}", attachment.facts());
@@ -102,9 +102,9 @@ fn an_attachment_lives_as_long_as_its_container() {
 #[test]
 fn without_a_bridge_there_is_no_link() {
     in_own_process("tests::attachment::without_a_bridge_there_is_no_link", || {
-        let host = host();
+        let mut host = host();
         for mode in ["none", "host"] {
-            let mut attachment = Attachment::allocate(&spec(1, mode), &host.network).unwrap();
+            let mut attachment = Attachment::allocate(&spec(1, mode), &mut host.network).unwrap();
             assert!(attachment.connect_tap(&host.network, EVERYTHING).unwrap().is_none());
             attachment.serve().unwrap();
             assert!(attachment.interfaces().is_empty() && attachment.usage(&host.network).unwrap().is_empty());

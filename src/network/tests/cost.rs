@@ -15,7 +15,7 @@ fn the_start_path_is_cheap() {
         for (netns, number) in netns.iter().zip(1..) {
             let mut at = Instant::now();
             let mut lap = || std::mem::replace(&mut at, Instant::now()).elapsed().as_micros();
-            let network = open(host.directory.path());
+            let mut network = open(host.directory.path());
             let opened = lap();
             network.prepare().unwrap();
             let prepared = lap();

@@ -77,7 +77,7 @@ fn twenty_containers_at_once() {
                 let (here, directory) = (&here, directory.path());
                 scope.spawn(move || {
                     here.enter(|| {
-                        let network = open(directory);
+                        let mut network = open(directory);
                         network.prepare().unwrap();
                         let netns = Netns::new();
                         let endpoint = network.allocate(&id(number), Fixed::default()).unwrap();

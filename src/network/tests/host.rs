@@ -16,7 +16,7 @@ pub(crate) struct Host {
 /// A host with the default network, in the calling thread's namespace.
 pub(crate) fn host() -> Host {
     let directory = tempfile::tempdir().unwrap();
-    let network = open(directory.path());
+    let mut network = open(directory.path());
     network.prepare().unwrap();
     Host { directory, network }
 }
@@ -59,7 +59,7 @@ pub(crate) fn published(protocol: Protocol, host: &str, host_port: u16, containe
 #[test]
 fn prepare_makes_everything_once() {
     in_new_netns(|| {
-        let host = host();
+        let mut host = host();
         let before = (ip("-o addr show sbx0"), nft("list table inet sbx"));
         assert!(before.0.contains("inet 172.17.0.1/16") && before.0.contains("inet6 fd"), "{}", before.0);
         let link = ip("-d link show sbx0");
@@ -70,7 +70,7 @@ fn prepare_makes_everything_once() {
         assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/accept_ra").unwrap().trim(), "2");
         host.network.prepare().unwrap();
         // Another process, another handle.
-        let again = open(host.directory.path());
+        let mut again = open(host.directory.path());
         assert_eq!(again.definition(), host.network.definition());
         again.prepare().unwrap();
         assert_eq!((ip("-o addr show sbx0"), nft("list table inet sbx")), before);
@@ -195,7 +195,7 @@ fn other_tables_are_left_alone() {
 #[test]
 fn a_table_of_another_version_is_replaced_and_keeps_its_ports() {
     in_new_netns(|| {
-        let host = host();
+        let mut host = host();
         let (endpoint, _netns) = container(&host.network, 1);
         host.network.publish(&endpoint, &[published(Protocol::Tcp, "0.0.0.0", 80, 8080)]).unwrap();
         let current = nft("list table inet sbx");
@@ -257,14 +257,21 @@ fn the_counters_are_those_of_the_container() {
     });
 }
 
+/// Another's bridge with an address out of the first of Docker's pools.
+fn take_the_first_pool() {
+    ip("link add taken type bridge");
+    ip("addr add 172.17.5.1/24 dev taken");
+    ip("link set taken up");
+}
+
 #[test]
-fn a_subnet_that_somebody_took_is_a_clear_error() {
+fn a_configured_subnet_that_somebody_took_is_a_clear_error() {
     in_new_netns(|| {
         let directory = tempfile::tempdir().unwrap();
-        let network = open(directory.path());
-        ip("link add taken type bridge");
-        ip("addr add 172.17.5.1/24 dev taken");
-        ip("link set taken up");
+        let options = NetworkOptions { subnet: Some("172.17.0.0/16".parse().unwrap()), ..NetworkOptions::default() };
+        let (state, run) = (directory.path().join("state"), directory.path().join("run"));
+        let mut network = Network::open(&state, &run, &options).unwrap();
+        take_the_first_pool();
         let error = network.prepare().unwrap_err();
         assert!(matches!(error, Error::SubnetConflict { .. }), "{error}");
         let text = error.to_string();
@@ -273,10 +280,32 @@ fn a_subnet_that_somebody_took_is_a_clear_error() {
             "{text}"
         );
         assert!(!ip("-o link").contains("sbx0"));
-        // A new network goes out of its way.
-        let other = open(&directory.path().join("other"));
-        assert_eq!(other.definition().ipv4().unwrap().0.to_string(), "172.18.0.0/16");
-        other.prepare().unwrap();
+    });
+}
+
+#[test]
+fn a_network_without_a_bridge_gives_way_to_the_host() {
+    in_new_netns(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut network, mut another) = (open(directory.path()), open(directory.path()));
+        let before = network.definition().clone();
+        assert_eq!(before.ipv4().unwrap().0.to_string(), "172.17.0.0/16");
+        take_the_first_pool();
+        network.prepare().unwrap();
+        let after = network.definition();
+        assert_eq!(after.ipv4().unwrap().0.to_string(), "172.18.0.0/16");
+        assert_eq!((&after.id, after.ipv6()), (&before.id, before.ipv6()));
+        assert_eq!(&open(directory.path()).definition(), &after);
+        assert!(ip("-o addr show sbx0").contains("172.18.0.1/16"));
+        // Who opened the network before it moved learns of it.
+        another.prepare().unwrap();
+        assert_eq!(another.definition(), after);
+        let endpoint = another.allocate(&id(1), Fixed::default()).unwrap();
+        assert_eq!(endpoint.gateway.to_string(), "172.18.0.1");
+        // Once there is a bridge, nothing moves it.
+        ip("addr add 172.18.5.1/24 dev taken");
+        network.prepare().unwrap();
+        assert_eq!(network.definition(), another.definition());
     });
 }
 

@@ -175,7 +175,7 @@ fn containers_reach_the_lan_as_the_host() {
 #[test]
 fn a_neighbour_reaches_only_what_is_published_for_it() {
     in_new_netns(|| {
-        let lan = lan();
+        let mut lan = lan();
         let here = Netns::current();
         let (endpoint, web) = container(&lan.host.network, 1);
         let own6 = endpoint.ipv6.unwrap().addr().to_string();
