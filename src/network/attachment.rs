@@ -11,6 +11,7 @@ use sbx_container::usage::NetworkUsage;
 use sbx_sandbox::spec::SandboxSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::departure::Departure;
 use crate::error::{Error, Result};
 use crate::{Endpoint, Fixed, Network, NetworkMode, Offload, PortRequest, Published, Reserved, ports, proxy};
 
@@ -34,6 +35,18 @@ pub struct Attachment {
     published: Vec<Published>,
     requests: Vec<PortRequest>,
     proxy: Option<Helper>,
+    link: Link,
+}
+
+/// What there is of its link.
+#[derive(Debug)]
+enum Link {
+    /// Nothing.
+    None,
+    /// It may be there.
+    Made,
+    /// Nothing that anybody finds.
+    Leaving(Departure),
 }
 
 impl Attachment {
@@ -54,6 +67,7 @@ impl Attachment {
             published: Vec::new(),
             requests: Vec::new(),
             proxy: None,
+            link: Link::None,
         };
         if attachment.mode == NetworkMode::Bridge {
             attachment.requests = port_requests(spec)?;
@@ -74,11 +88,23 @@ impl Attachment {
         Ok(())
     }
 
+    /// Waits until nothing is left of the last start: from here on the caller may fork.
+    pub fn settle(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.link, Link::None) {
+            Link::Leaving(departure) => departure.wait(),
+            link => {
+                self.link = link;
+                Ok(())
+            }
+        }
+    }
+
     /// Puts the link into the network namespace of `pid` and lets published ports lead there.
     pub fn connect(&mut self, network: &Network, pid: i32) -> Result<()> {
         let Some(endpoint) = &self.endpoint else { return Ok(()) };
         let path = format!("/proc/{pid}/ns/net");
         let namespace = File::open(&path).map_err(Error::io(format!("open {path}")))?;
+        self.link = Link::Made;
         network.connect(endpoint, namespace.as_fd())?;
         network.publish(endpoint, &self.published)?;
         Ok(())
@@ -87,6 +113,7 @@ impl Attachment {
     /// Plugs a tap into the bridge instead, for a machine, and lets published ports lead there; `None` without a network.
     pub fn connect_tap(&mut self, network: &Network, offload: Offload) -> Result<Option<OwnedFd>> {
         let Some(endpoint) = &self.endpoint else { return Ok(None) };
+        self.link = Link::Made;
         let tap = network.connect_tap(endpoint, offload)?;
         network.publish(endpoint, &self.published)?;
         Ok(Some(tap))
@@ -112,20 +139,21 @@ impl Attachment {
         Ok(())
     }
 
-    /// Takes link and rules away; addresses and ports stay with the container.
+    /// Takes link and rules away; addresses and ports stay with the container. The kernel may go on freeing the link, for
+    /// which a thread waits: see [`Attachment::settle`].
     pub fn disconnect(&mut self, network: &Network) -> Result<()> {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop();
             // Held again for the next start, unless somebody was faster.
             self.hold_ports_again();
         }
-        if self.endpoint.is_none() {
+        if !matches!(self.link, Link::Made) {
             return Ok(());
         }
         if !self.published.is_empty() {
             network.unpublish(&self.id)?;
         }
-        network.disconnect(&self.id)?;
+        self.link = Link::Leaving(network.begin_to_disconnect(&self.id)?);
         Ok(())
     }
 
@@ -139,7 +167,10 @@ impl Attachment {
     pub fn release(mut self, network: &Network) -> Result<()> {
         self.reserved.clear();
         if let Some(endpoint) = &self.endpoint {
-            network.remove(endpoint)?;
+            match self.link {
+                Link::Made => network.remove(endpoint)?,
+                Link::None | Link::Leaving(_) => network.release_endpoint(endpoint)?,
+            }
         }
         Ok(())
     }

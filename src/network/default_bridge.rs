@@ -12,6 +12,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::conntrack::{self, Flows};
 use crate::definition::{self, Definition, NetworkOptions};
+use crate::departure::Departure;
 use crate::endpoint::{container_of_link, link_name};
 use crate::lease::Leases;
 use crate::link::{self, Counters};
@@ -176,6 +177,16 @@ impl Network {
         link::delete_link(&mut Conversation::route()?, &link_name(container)?)
     }
 
+    /// Like [`Network::disconnect`], but waits only until nobody finds the link.
+    pub(crate) fn begin_to_disconnect(&self, container: &str) -> Result<Departure> {
+        Departure::begin(link_name(container)?)
+    }
+
+    /// Gives the addresses of an endpoint back, which has neither link nor ports any more.
+    pub(crate) fn release_endpoint(&self, endpoint: &Endpoint) -> Result<()> {
+        self.leases.release_addresses(&endpoint.ips(), &|holder| holder == endpoint.container).map(|_| ())
+    }
+
     /// Gives the addresses of a container back. Ports and link must be gone: the next holder would get them.
     pub fn release(&self, container: &str) -> Result<()> {
         self.leases.release(&|holder| holder == container).map(|_| ())
@@ -188,7 +199,7 @@ impl Network {
         let mut netfilter = Conversation::netfilter()?;
         self.unpublish_by(&mut netfilter, &endpoint.container)?;
         self.disconnect(&endpoint.container)?;
-        self.leases.release_addresses(&endpoint.ips(), &|holder| holder == endpoint.container).map(|_| ())
+        self.release_endpoint(endpoint)
     }
 
     /// Like [`Network::remove`] for a container of which only the id is known. A container that starts again after a

@@ -22,6 +22,7 @@ mod bridge;
 mod conntrack;
 mod default_bridge;
 mod definition;
+mod departure;
 mod endpoint;
 mod error;
 mod etc;

@@ -93,6 +93,9 @@ impl Sandbox {
 
     /// Makes the container and runs its program.
     pub fn launch(&mut self) -> Result<Running, Error> {
+        if let Some(attachment) = &mut self.attachment {
+            attachment.settle()?;
+        }
         self.oom_killed = false;
         let user_namespace = self.user_namespace()?;
         let root = RootFs::make(&self.spec, &self.setting, user_namespace.as_ref().map(AsFd::as_fd))?;

@@ -91,6 +91,9 @@ impl Sandbox {
 
     /// Makes the machine and the container in it and runs its program; also the machine's process.
     pub fn launch(&mut self) -> Result<(Started, i32), Error> {
+        if let Some(attachment) = &mut self.attachment {
+            attachment.settle()?;
+        }
         let size = Size::of(&self.spec.host_config, self.setting.machine.cpus);
         let facts = crate::facts::machine(&self.setting.machine, size);
         let user = user_of(&self.spec);
