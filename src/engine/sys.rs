@@ -110,3 +110,27 @@ fn place(passed: [RawFd; 3]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Takes the program's own code and constants out of this process's memory: the kernel brings back what is used again,
+/// from its page cache. What starting needed is a lot, what waiting needs is little.
+pub(crate) fn release_program() {
+    unsafe extern "C" fn release(info: *mut libc::dl_phdr_info, _: libc::size_t, _: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the C library passes a valid description with `dlpi_phnum` headers.
+        let (base, headers) = unsafe {
+            ((*info).dlpi_addr, std::slice::from_raw_parts((*info).dlpi_phdr, usize::from((*info).dlpi_phnum)))
+        };
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0)
+        {
+            // SAFETY: it asks for a number.
+            let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+            let from = (base + header.p_vaddr) / page * page;
+            let length = (base + header.p_vaddr + header.p_memsz) - from;
+            // SAFETY: a segment that is never written has no other content than its file. What goes wrong changes nothing.
+            unsafe { libc::madvise(from as *mut libc::c_void, length as usize, libc::MADV_DONTNEED) };
+        }
+        // The first description is the program's; others have been loaded by the kernel (vdso).
+        1
+    }
+    // SAFETY: the callback keeps nothing of what it is given.
+    unsafe { libc::dl_iterate_phdr(Some(release), std::ptr::null_mut()) };
+}

@@ -38,6 +38,8 @@ use crate::mode::Sandbox;
 pub(crate) const FIRST: u64 = 0;
 /// First bytes of a probe's output that are kept.
 const PROBE_OUTPUT: usize = 4096;
+/// When nobody has asked for anything for so long, memory is given back.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Where the container stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,8 @@ pub(crate) struct Supervisor {
     pub(crate) health: Option<Schedule>,
     pub(crate) restarts: Restarts,
     pub(crate) counter: u64,
+    /// When the memory that starting and answering needed is given back.
+    rest: Option<Instant>,
     /// How the first process ended the last time.
     pub(crate) last_exit: Option<ExitStatus>,
     listener: UnixListener,
@@ -150,6 +154,7 @@ impl Supervisor {
             health: None,
             restarts,
             counter: FIRST,
+            rest: None,
             last_exit: None,
             listener: parts.listener,
             signals: parts.signals,
@@ -244,7 +249,10 @@ impl Supervisor {
 
     fn handle(&mut self, token: Token, flags: PollFlags) {
         match token {
-            Token::Listener => self.accept(),
+            Token::Listener => {
+                self.rest = Some(Instant::now() + SETTLED);
+                self.accept();
+            }
             Token::Signals => self.take_signal(),
             Token::Connection(id) => self.serve(id, flags),
             Token::FromClient(id) => self.take_input(id),
@@ -355,7 +363,7 @@ impl Supervisor {
         let stop = self.stopping.and_then(|stopping| stopping.deadline);
         let health = self.health.as_ref().and_then(Schedule::due);
         let processes = self.processes.values().filter_map(Process::deadline);
-        phase.into_iter().chain(stop).chain(health).chain(processes).min()
+        phase.into_iter().chain(self.rest).chain(stop).chain(health).chain(processes).min()
     }
 
     /// Does what is due.
@@ -371,6 +379,10 @@ impl Supervisor {
         {
             stopping.deadline = None;
             self.sandbox.kill_all();
+        }
+        if self.rest.is_some_and(|rest| now >= rest) {
+            self.rest = None;
+            crate::sys::release_program();
         }
         self.probe_health(now);
     }
