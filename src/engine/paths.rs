@@ -45,6 +45,15 @@ impl Paths {
                 fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
             }
         }
+        let containers = self.root.join("containers");
+        if !containers.is_dir() {
+            DirBuilder::new().mode(0o700).create(&containers).or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(error),
+            })?;
+            // A file system that does not know the attribute is no worse without it.
+            let _ = sbx_rootfs::spread(&containers);
+        }
         let volumes_lock = self.root.join("volumes.lock");
         if !volumes_lock.exists() {
             crate::lock::open(&volumes_lock)?;

@@ -25,6 +25,8 @@ const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const FS_IOC_GETFLAGS: c_ulong = 0x8008_6601;
 const FS_IOC_SETFLAGS: c_ulong = 0x4008_6602;
 const FS_IMMUTABLE_FL: c_int = 0x10;
+/// "Top of directory hierarchies".
+pub(crate) const FS_TOPDIR_FL: c_int = 0x2_0000;
 const FS_APPEND_FL: c_int = 0x20;
 
 fn check(result: c_long) -> io::Result<c_long> {
@@ -119,17 +121,27 @@ pub(crate) fn configure_loop(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io
 
 /// Takes "immutable" and "append only" from a file; says whether it had them.
 pub(crate) fn clear_immutable(file: BorrowedFd<'_>) -> io::Result<bool> {
+    change_flags(file, |flags| flags & !(FS_IMMUTABLE_FL | FS_APPEND_FL))
+}
+
+/// Gives a file attributes (`FS_IOC_SETFLAGS`); says whether that changed anything.
+pub(crate) fn add_flags(file: BorrowedFd<'_>, added: c_int) -> io::Result<bool> {
+    change_flags(file, |flags| flags | added)
+}
+
+fn change_flags(file: BorrowedFd<'_>, change: impl FnOnce(c_int) -> c_int) -> io::Result<bool> {
     let mut flags: c_int = 0;
     // SAFETY: the kernel writes one int.
     check(c_long::from(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS as _, &raw mut flags) }))?;
-    let cleared = flags & !(FS_IMMUTABLE_FL | FS_APPEND_FL);
-    if cleared == flags {
+    let changed = change(flags);
+    if changed == flags {
         return Ok(false);
     }
     // SAFETY: the kernel reads one int.
-    check(c_long::from(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS as _, &raw const cleared) }))?;
+    check(c_long::from(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS as _, &raw const changed) }))?;
     Ok(true)
 }
+
 /// Fills the buffer with random bytes (`getrandom(2)`).
 pub(crate) fn random(buffer: &mut [u8; 16]) -> io::Result<()> {
     loop {

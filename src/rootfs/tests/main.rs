@@ -13,6 +13,7 @@ mod mounts;
 mod overlays;
 mod random_trees;
 mod round_trip;
+mod spread;
 mod stores;
 mod volumes;
 mod writable_layers;
