@@ -248,6 +248,20 @@ fn exec_gives_a_terminal_and_detaches() {
 }
 
 #[test]
+fn streams_carry_megabytes_both_ways() {
+    each_mode(|m| {
+        let id = m.detached(&[], &["sleep", "1000"]);
+        // More than all windows and pipes on the way take together, and no two chunks alike.
+        let numbers: String = (0..700_000).map(|number| format!("{number}\n")).collect();
+        let output = m.sbx_with(&["exec", "-i", &id, "cat"], numbers.as_bytes()).expect_ok();
+        assert!(output.stdout == numbers, "{} of {} bytes came back", output.stdout.len(), numbers.len());
+        let output = m.sbx(&["run", "--rm", BUSYBOX, "sh", "-c", "seq 700000; seq 100000 >&2"]).expect_ok();
+        assert_eq!(output.stdout.lines().count(), 700_000);
+        assert_eq!(output.stderr.lines().count(), 100_000);
+    });
+}
+
+#[test]
 fn processes_of_exec_end_with_the_container() {
     each_mode(|m| {
         let id = m.detached(&[], &["sleep", "1000"]);

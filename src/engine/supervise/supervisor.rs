@@ -38,6 +38,10 @@ use crate::mode::Sandbox;
 pub(crate) const FIRST: u64 = 0;
 /// First bytes of a probe's output that are kept.
 const PROBE_OUTPUT: usize = 4096;
+/// More than what a pipe holds (F_SETPIPE_SZ of an unprivileged process).
+const LAST_CHUNKS: usize = (1 << 20) / CHUNK + 1;
+/// Exit code of a process that SIGKILL has ended.
+const KILLED: i32 = 137;
 /// When nobody has asked for anything for so long, memory is given back.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -262,7 +266,9 @@ impl Supervisor {
                     self.drop_stream(id, kind);
                 }
             }
-            Token::Output(key, kind) => self.take_output(key, kind),
+            Token::Output(key, kind) => {
+                self.take_output(key, kind);
+            }
             Token::Input(key) => {
                 if let Some(process) = self.processes.get_mut(&key) {
                     process.ends.flush_input();
@@ -313,10 +319,11 @@ impl Supervisor {
         }
     }
 
-    fn take_output(&mut self, key: u64, kind: StreamKind) {
-        let Some(process) = self.processes.get_mut(&key) else { return };
+    /// Passes output on; says whether there was any, or its end.
+    fn take_output(&mut self, key: u64, kind: StreamKind) -> bool {
+        let Some(process) = self.processes.get_mut(&key) else { return false };
         let mut buffer = vec![0u8; CHUNK];
-        let Some(count) = process.ends.read(kind, &mut buffer) else { return };
+        let Some(count) = process.ends.read(kind, &mut buffer) else { return false };
         let bytes = &buffer[..count];
         match process.role {
             Role::Probe => {
@@ -346,6 +353,7 @@ impl Supervisor {
         for id in gone {
             self.drop_stream(id, kind);
         }
+        true
     }
 
     fn drop_stream(&mut self, id: SessionId, kind: StreamKind) {
@@ -468,8 +476,26 @@ impl Supervisor {
             None => {
                 self.record.apply(Event::Exited(exit));
                 self.note_end(reason);
+                self.end_execs(now);
                 self.announce(ContainerEvent::Exited { status, restarting: false });
                 self.phase = Phase::Over;
+            }
+        }
+    }
+
+    /// What `exec` has started and has not been seen to end has died with the container.
+    fn end_execs(&mut self, now: Instant) {
+        let execs: Vec<u64> =
+            self.processes.iter().filter(|(_, process)| process.role == Role::Exec).map(|(key, _)| *key).collect();
+        for key in execs {
+            for kind in [StreamKind::Stdout, StreamKind::Stderr] {
+                let _ = (0..LAST_CHUNKS).take_while(|_| self.take_output(key, kind)).count();
+            }
+            if let Some(mut process) = self.processes.remove(&key) {
+                process.reap();
+                process.exit_code.get_or_insert(KILLED);
+                process.ends.abandon();
+                self.process_over(key, &process, now);
             }
         }
     }

@@ -344,7 +344,7 @@ impl Connection {
         }
         if self.owed.response {
             Some(Op::Response)
-        } else if self.owed.credit_update || self.from_guest.is_update_due() {
+        } else if self.owed.credit_update || self.from_guest.is_update_due(self.to_guest.alloc()) {
             Some(Op::CreditUpdate)
         } else if self.reads() && self.to_guest.must_ask() {
             Some(Op::CreditRequest)
@@ -410,8 +410,9 @@ impl Connection {
     }
 
     fn header(&mut self, op: Op, flags: u32, trunk: &mut Trunk) -> Header {
-        if self.from_guest.is_update_due() {
-            self.from_guest.grow(&mut trunk.spare_window);
+        let own_alloc = self.to_guest.alloc();
+        if self.from_guest.is_update_due(own_alloc) {
+            self.from_guest.grow(own_alloc, &mut trunk.spare_window);
         }
         let (buf_alloc, fwd_cnt) = self.from_guest.tell();
         Header {

@@ -28,6 +28,11 @@ impl ToGuest {
         }
     }
 
+    /// Bytes that the guest has set aside.
+    pub(super) fn alloc(&self) -> u32 {
+        self.peer_alloc
+    }
+
     /// Bytes that the guest has room for.
     pub(super) fn free(&self) -> u32 {
         self.peer_alloc.saturating_sub(self.sent.wrapping_sub(self.peer_forwarded))
@@ -88,15 +93,20 @@ impl FromGuest {
         (self.alloc, self.forwarded)
     }
 
-    /// Whether the guest should hear of new room: it sees less than half of its window free, and there is more.
-    pub(super) fn is_update_due(&self) -> bool {
-        let seen = self.told_alloc.saturating_sub(self.received.wrapping_sub(self.told_forwarded));
-        seen < self.told_alloc / 2 && self.forwarded != self.told_forwarded
+    /// Whether the guest should hear of new room: it sees less than half of its window free, and there is more. `own_alloc`
+    /// is what the guest has set aside itself: Linux sends no more than that ahead, however large the window
+    /// (`virtio_transport_tx_buf_size`, net/vmw_vsock/virtio_transport_common.c).
+    pub(super) fn is_update_due(&self, own_alloc: u32) -> bool {
+        let window = self.told_alloc.min(own_alloc);
+        let seen = window.saturating_sub(self.received.wrapping_sub(self.told_forwarded));
+        seen < window / 2 && self.forwarded != self.told_forwarded
     }
 
-    /// Makes the window larger, as far as `shared` has bytes left: for a stream that has come to need an update flows.
-    pub(super) fn grow(&mut self, shared: &mut u32) {
-        let more = self.alloc.min(LARGEST_WINDOW - self.alloc).min(*shared);
+    /// Makes the window larger, as far as `shared` has bytes left and the guest uses it: for a stream that has come to need
+    /// an update flows.
+    pub(super) fn grow(&mut self, own_alloc: u32, shared: &mut u32) {
+        let most = LARGEST_WINDOW.min(own_alloc);
+        let more = self.alloc.min(most.saturating_sub(self.alloc)).min(*shared);
         self.alloc += more;
         *shared -= more;
     }
@@ -167,8 +177,8 @@ mod tests {
             let (alloc, _) = room.tell();
             assert!(room.receive(alloc));
             room.forward(alloc);
-            assert!(room.is_update_due());
-            room.grow(&mut shared);
+            assert!(room.is_update_due(u32::MAX));
+            room.grow(u32::MAX, &mut shared);
         }
         assert_eq!(room.tell().0, LARGEST_WINDOW);
         assert_eq!(shared, SHARED_WINDOW - room.shared());
@@ -176,7 +186,7 @@ mod tests {
         poor.tell();
         assert!(poor.receive(FIRST_WINDOW));
         poor.forward(FIRST_WINDOW);
-        poor.grow(&mut nothing);
+        poor.grow(u32::MAX, &mut nothing);
         assert_eq!(poor.tell().0, FIRST_WINDOW);
     }
 
@@ -186,10 +196,26 @@ mod tests {
         room.tell();
         assert!(room.receive(100));
         room.forward(100);
-        assert!(!room.is_update_due());
+        assert!(!room.is_update_due(u32::MAX));
         assert!(room.receive(FIRST_WINDOW - 100));
-        assert!(room.is_update_due());
+        assert!(room.is_update_due(u32::MAX));
         room.tell();
-        assert!(!room.is_update_due());
+        assert!(!room.is_update_due(u32::MAX));
+    }
+
+    #[test]
+    fn a_window_beyond_what_the_guest_sends_ahead_is_no_reason_to_wait() {
+        let (mut room, mut shared, own) = (FromGuest::default(), SHARED_WINDOW, 3 * FIRST_WINDOW);
+        room.tell();
+        assert!(room.receive(FIRST_WINDOW));
+        room.forward(FIRST_WINDOW);
+        room.grow(own, &mut shared);
+        room.grow(own, &mut shared);
+        assert_eq!(room.tell().0, own);
+        room.alloc = LARGEST_WINDOW;
+        room.tell();
+        assert!(room.receive(own));
+        room.forward(own);
+        assert!(room.is_update_due(own));
     }
 }

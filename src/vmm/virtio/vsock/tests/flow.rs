@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 
-use super::guest::{Guest, data_of, pattern};
+use super::guest::{GUEST_WINDOW, Guest, data_of, pattern};
 use crate::virtio::driver::board::Piece;
 use crate::virtio::vsock::credit::{FIRST_WINDOW, LARGEST_WINDOW, SHARED_WINDOW};
 use crate::virtio::vsock::device::RX;
@@ -63,10 +63,13 @@ fn a_guest_that_sends_within_its_credit_gets_everything_through_to_a_slow_owner(
     let bytes = pattern(3 << 20);
     let (mut sent, mut taken, mut window) = (0, 0, FIRST_WINDOW as usize);
     let mut got = Vec::new();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     let mut part = vec![0; 50_000];
     while got.len() < bytes.len() {
-        while sent < bytes.len() && sent - taken < window {
-            let count = (window - (sent - taken)).min(65_536).min(bytes.len() - sent);
+        // Linux sends no more ahead than it has set aside itself.
+        let ahead = |window: usize| window.min(GUEST_WINDOW as usize);
+        while sent < bytes.len() && sent - taken < ahead(window) {
+            let count = (ahead(window) - (sent - taken)).min(65_536).min(bytes.len() - sent);
             guest.send_data(ports, &bytes[sent..sent + count]);
             sent += count;
             for packet in guest.receive() {
