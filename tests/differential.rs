@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use support::machine::Mode;
 use support::peer::{Peer, docker, start_dockerd};
 use support::{BUSYBOX, Image, Machine, each_mode, installed, skip};
 
@@ -251,6 +252,32 @@ fn every_difference_from_runc_is_explained() {
         let ours = seen_by(m, Peer::Sbx, &["--network", "none"], &outer);
         let faults = compare("runc", "--network none", &theirs, &ours, &table, &mut used);
         fail_on(&faults, &table, &used, "runc");
+    });
+}
+
+/// Flags that ask for a namespace of the host, which no machine has.
+fn asks_for_the_host(flags: &[&str]) -> bool {
+    flags.contains(&"host")
+}
+
+#[test]
+fn every_difference_between_the_modes_is_explained() {
+    each_mode(|m| {
+        if m.mode() == Mode::Process {
+            return skip("every_difference_between_the_modes_is_explained", "process mode is what is compared with");
+        }
+        let other = Machine::start(Mode::Process);
+        other.load(&Image::busybox());
+        let (outer, their_outer, table) = (outer_namespaces(m), outer_namespaces(&other), explained());
+        let (mut faults, mut used) = (Faults::new(), BTreeSet::new());
+        for flags in FLAG_SETS.iter().filter(|flags| !asks_for_the_host(flags)) {
+            let theirs = seen_by(&other, Peer::Sbx, flags, &their_outer);
+            let ours = seen_by(m, Peer::Sbx, flags, &outer);
+            for (line, flags) in compare("process", &flags.join(" "), &theirs, &ours, &table, &mut used) {
+                faults.entry(line).or_default().extend(flags);
+            }
+        }
+        fail_on(&faults, &table, &used, "process");
     });
 }
 
