@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sbx_container::Helper;
 use sbx_container::plan::Interface;
@@ -101,11 +101,18 @@ impl Attachment {
 
     /// Puts the link into the network namespace of `pid` and lets published ports lead there.
     pub fn connect(&mut self, network: &Network, pid: i32) -> Result<()> {
-        let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        if self.endpoint.is_none() {
+            return Ok(());
+        }
         let path = format!("/proc/{pid}/ns/net");
         let namespace = File::open(&path).map_err(Error::io(format!("open {path}")))?;
+        self.connect_to(network, namespace.as_fd())
+    }
+
+    pub(crate) fn connect_to(&mut self, network: &Network, namespace: BorrowedFd<'_>) -> Result<()> {
+        let Some(endpoint) = &self.endpoint else { return Ok(()) };
         self.link = Link::Made;
-        network.connect(endpoint, namespace.as_fd())?;
+        network.connect(endpoint, namespace)?;
         network.publish(endpoint, &self.published)?;
         Ok(())
     }

@@ -67,13 +67,13 @@ fn an_attachment_lives_as_long_as_its_container() {
         nothing_leads_there(network);
         // Started three times: with a kernel of its own, on ours, and with its own again.
         for with_tap in [true, false, true] {
+            attachment.settle().unwrap();
             let guest = if with_tap {
                 let tap = attachment.connect_tap(network, EVERYTHING).unwrap().unwrap();
                 wire(&endpoint, tap)
             } else {
                 let container = Netns::new();
-                network.connect(&endpoint, container.fd()).unwrap();
-                network.publish(&endpoint, &attachment.facts().ports).unwrap();
+                attachment.connect_to(network, container.fd()).unwrap();
                 container
             };
             configure(&endpoint, &guest);
