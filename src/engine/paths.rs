@@ -47,10 +47,7 @@ impl Paths {
         }
         let containers = self.root.join("containers");
         if !containers.is_dir() {
-            DirBuilder::new().mode(0o700).create(&containers).or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Ok(()),
-                _ => Err(error),
-            })?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&containers)?;
             // A file system that does not know the attribute is no worse without it.
             let _ = sbx_rootfs::spread(&containers);
         }

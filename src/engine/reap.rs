@@ -20,8 +20,8 @@ use crate::lock;
 use crate::paths::{Paths, id_of_lock};
 use crate::remove::{AnonymousVolumes, forget};
 
-/// Exit code of a container whose supervisor was killed: it died of SIGKILL with it.
-const KILLED: i32 = 137;
+/// Exit code of what died of SIGKILL: a container with its supervisor, a process of `exec` with its container.
+pub(crate) const KILLED: i32 = 137;
 
 /// Clears what is left of sandboxes that nobody supervises. Costs one directory listing and one lock for each sandbox
 /// that lives.

@@ -77,10 +77,11 @@ impl Network {
         let mut route = Conversation::route()?;
         // In this order: whoever makes the bridge persists the definition before it is up.
         let ready = bridge::is_up(&route, &self.definition)?;
-        self.definition = current(&self.path, &self.options)?;
-        if !ready {
-            self.definition = bridge::make(&mut route, &self.path, &self.options, &self.run)?;
-        }
+        self.definition = if ready {
+            current(&self.path, &self.options)?
+        } else {
+            bridge::make(&mut route, &self.path, &self.options, &self.run)?
+        };
         bridge::forward(&self.definition)?;
         nft::prepare(&mut Conversation::netfilter()?, &self.definition)
     }

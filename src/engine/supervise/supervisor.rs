@@ -33,6 +33,7 @@ use super::record::Record;
 use super::restart::Restarts;
 use super::streams::{CHUNK, Session};
 use crate::mode::Sandbox;
+use crate::reap::KILLED;
 
 /// Key of the container's first process in every incarnation.
 pub(crate) const FIRST: u64 = 0;
@@ -40,8 +41,6 @@ pub(crate) const FIRST: u64 = 0;
 const PROBE_OUTPUT: usize = 4096;
 /// More than what a pipe holds (F_SETPIPE_SZ of an unprivileged process).
 const LAST_CHUNKS: usize = (1 << 20) / CHUNK + 1;
-/// Exit code of a process that SIGKILL has ended.
-const KILLED: i32 = 137;
 /// When nobody has asked for anything for so long, memory is given back.
 const SETTLED: Duration = Duration::from_secs(1);
 
