@@ -22,6 +22,7 @@ use crate::mounts::Sources;
 use crate::namespaces::{self, Visit};
 use crate::plan::{ContainerPlan, Namespace};
 use crate::process::ProcessSetup;
+use crate::read_ahead::ReadAhead;
 use crate::stdio::{OurEnds, Pipes, ProcessIo, Running};
 use crate::sys::{self, Cloned};
 
@@ -47,6 +48,7 @@ pub struct Prepared {
     pipes: Option<OurEnds>,
     terminal: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
+    program: Option<ReadAhead>,
 }
 
 /// Makes the container of `plan` up to the point where its program would run.
@@ -65,7 +67,8 @@ pub fn create(plan: &ContainerPlan, handles: Handles) -> Result<Prepared, Error>
     let hierarchies = Hierarchies::detect().map_err(|error| Error::new("cgroup", error))?;
     let cgroup = Cgroup::create(&hierarchies, &plan.cgroup).map_err(|error| Error::new("cgroup", error))?;
     // From here on the cgroup is removed if anything fails: it is owned by the guard.
-    let mut prepared = Prepared { pid: 0, pidfd: None, channel, pipes: ours, terminal: None, cgroup: Some(cgroup) };
+    let (cgroup, pipes) = (Some(cgroup), ours);
+    let mut prepared = Prepared { pid: 0, pidfd: None, channel, pipes, terminal: None, cgroup, program: None };
     let cgroup = prepared.cgroup.as_ref().ok_or_else(|| Error::new("cgroup", "it is gone"))?;
     let child = Child {
         plan,
@@ -97,7 +100,7 @@ pub fn create(plan: &ContainerPlan, handles: Handles) -> Result<Prepared, Error>
             prepared.pidfd = Some(pidfd);
         }
     }
-    drop(child);
+    prepared.program = Some(ReadAhead::new(&plan.process, child.root));
     if in_user_namespace {
         let maps =
             plan.id_maps.as_ref().ok_or_else(|| Error::new("user namespace", "the plan has no identity maps"))?;
@@ -122,6 +125,10 @@ impl Prepared {
 
     /// Runs the program. Its network must be in place.
     pub fn start(mut self) -> Result<(Running, Cgroup), Error> {
+        // The child builds its root meanwhile.
+        if let Some(program) = self.program.take() {
+            program.run();
+        }
         self.wait_for_child()?;
         self.channel.send(&Word::Start).step(|| "start the program".into())?;
         if let Some((word, _)) = self.channel.receive().step(|| "wait for the program".into())? {

@@ -26,6 +26,7 @@ pub mod overlay;
 mod path;
 pub mod plan;
 mod process;
+mod read_ahead;
 pub mod seccomp;
 mod stdio;
 pub mod sys;

@@ -30,44 +30,50 @@ impl<'a> RootDir<'a> {
 
     /// A descriptor of the directory `path`, made with its parents (mode 0755) where it is missing.
     pub(crate) fn make_directory(self, path: &str) -> io::Result<OwnedFd> {
-        match self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
-        }
-        let mut done = PathBuf::from("/");
-        for component in Path::new(path).components() {
-            match component {
-                Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
-                Component::ParentDir => {
-                    done.pop();
-                    continue;
+        let path = without_dots(path);
+        let mut missing = Vec::new();
+        for ancestor in path.ancestors() {
+            match self.open_directory(ancestor) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(ancestor),
+                Err(error) => return Err(error),
+                Ok(found) => {
+                    let mut directory = found;
+                    for path in missing.into_iter().rev() {
+                        directory = self.make_child(&directory, path)?;
+                    }
+                    return Ok(directory);
                 }
-                Component::Normal(name) => self.make_child(&done, name)?,
             }
-            done.push(component);
         }
-        self.open(&done.to_string_lossy(), OFlag::O_PATH | OFlag::O_DIRECTORY)
+        Err(io::Error::from_raw_os_error(libc::ENOENT))
     }
 
-    /// Makes `name` in the directory `parent` unless it exists. A link that leads nowhere is followed by making what it
-    /// names, inside the root, as runc does.
-    fn make_child(self, parent: &Path, name: &std::ffi::OsStr) -> io::Result<()> {
-        let parent_fd = self.open(&parent.to_string_lossy(), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        match mkdirat(&parent_fd, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(nix::Error::EEXIST) => {}
+    fn open_directory(self, path: &Path) -> io::Result<OwnedFd> {
+        self.open(&path.to_string_lossy(), OFlag::O_PATH | OFlag::O_DIRECTORY)
+    }
+
+    /// Makes the directory `path`, whose parent is open, unless it exists. A link that leads nowhere is followed by making
+    /// what it names, inside the root, as runc does.
+    fn make_child(self, parent: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+        let name = path.file_name().unwrap_or_default();
+        match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+                return openat2(parent.as_fd(), Path::new(name), flags.bits(), 0, RESOLVE_IN_ROOT);
+            }
+            Err(nix::Error::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let child = parent.join(name);
-        match self.open(&child.to_string_lossy(), OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        match self.open_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let link = nix::fcntl::readlinkat(&parent_fd, name)?;
-                let target = parent.join(link);
+                let link = nix::fcntl::readlinkat(parent, name)?;
+                let target = path.parent().unwrap_or(path).join(link);
                 if target.components().count() > 64 {
                     return Err(io::Error::from_raw_os_error(libc::ELOOP));
                 }
-                self.make_directory(&target.to_string_lossy()).map(drop)
+                self.make_directory(&target.to_string_lossy())
             }
-            other => other.map(drop),
+            other => other,
         }
     }
 
@@ -119,6 +125,19 @@ impl<'a> RootDir<'a> {
 
 fn is_node(found: &FileStat, kind: SFlag, device: u64) -> bool {
     found.st_mode & SFlag::S_IFMT.bits() == kind.bits() && (kind == SFlag::S_IFIFO || found.st_rdev == device)
+}
+
+/// The absolute path that `path` spells, `.` and `..` taken as they are written.
+fn without_dots(path: &str) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            Component::ParentDir => drop(plain.pop()),
+            Component::Normal(name) => plain.push(name),
+        }
+    }
+    plain
 }
 
 /// Parent and last component of an absolute path.

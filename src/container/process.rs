@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, access, chdir, fchown, setgroups, setresgid, setresuid};
@@ -238,7 +238,17 @@ fn own_stdio(identity: &Identity) -> Result<(), Error> {
     Ok(())
 }
 
-/// The program's file: as it is with a slash in it, else found in `PATH`, as execvp(3) and Docker do.
+/// Where a program may be: as it is with a slash in it, else in the directories of `PATH`, as execvp(3) and Docker do.
+pub(crate) fn candidates(name: &str, path: Option<&[u8]>) -> Vec<PathBuf> {
+    if name.contains('/') {
+        return vec![PathBuf::from(name)];
+    }
+    let directories = path.unwrap_or(DEFAULT_PATH.as_bytes()).split(|byte| *byte == b':');
+    let directories = directories.map(|directory| if directory.is_empty() { b"." } else { directory });
+    directories.map(|directory| Path::new(std::ffi::OsStr::from_bytes(directory)).join(name)).collect()
+}
+
+/// The program's file.
 fn find_program(name: &str, env: &[CString]) -> Result<CString, Error> {
     let quoted = format!("exec: {name:?}");
     if name.contains('/') {
@@ -247,15 +257,9 @@ fn find_program(name: &str, env: &[CString]) -> Result<CString, Error> {
             Err(error) => Err(Error::of_kind(kind_of(&error), explain(&quoted, name, &error))),
         };
     }
-    let path = env
-        .iter()
-        .filter_map(|entry| entry.to_bytes().strip_prefix(b"PATH="))
-        .next_back()
-        .unwrap_or(DEFAULT_PATH.as_bytes());
+    let path = env.iter().filter_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).next_back();
     let mut denied = None;
-    for directory in path.split(|byte| *byte == b':') {
-        let directory: &[u8] = if directory.is_empty() { b"." } else { directory };
-        let candidate = Path::new(std::ffi::OsStr::from_bytes(directory)).join(name);
+    for candidate in candidates(name, path) {
         match usable(&candidate) {
             Ok(()) => return sys::c_path(&candidate).step(|| quoted.clone()),
             Err(error) if kind_of(&error) == ErrorKind::NotExecutable => denied = Some(error),
