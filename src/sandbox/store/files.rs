@@ -130,14 +130,30 @@ impl Lock {
 
 /// Waits for the lock on a file, which is made when it is missing.
 pub(crate) fn lock(path: &Path) -> Result<Lock, StoreError> {
-    let file = lock_file(path)?;
+    wait_for(lock_file(path)?, path)
+}
+
+/// Waits for the lock on a directory, which must be there.
+pub(crate) fn lock_directory(path: &Path) -> Result<Lock, StoreError> {
+    wait_for(directory(path)?, path)
+}
+
+/// Takes the lock of a file if nobody holds it.
+pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, StoreError> {
+    take(lock_file(path)?, path)
+}
+
+/// Takes the lock of a directory if nobody holds it.
+pub(crate) fn try_lock_directory(path: &Path) -> Result<Option<Lock>, StoreError> {
+    take(directory(path)?, path)
+}
+
+fn wait_for(file: File, path: &Path) -> Result<Lock, StoreError> {
     file.lock().map_err(|source| StoreError::io("lock", path, source))?;
     Ok(Lock { file })
 }
 
-/// Takes the lock if nobody holds it.
-pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, StoreError> {
-    let file = lock_file(path)?;
+fn take(file: File, path: &Path) -> Result<Option<Lock>, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(Some(Lock { file })),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -148,6 +164,10 @@ pub(crate) fn try_lock(path: &Path) -> Result<Option<Lock>, StoreError> {
 fn lock_file(path: &Path) -> Result<File, StoreError> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     opened.map_err(|source| StoreError::io("open", path, source))
+}
+
+fn directory(path: &Path) -> Result<File, StoreError> {
+    File::open(path).map_err(|source| StoreError::io("open", path, source))
 }
 
 #[cfg(test)]
@@ -223,5 +243,19 @@ mod tests {
         assert!(try_lock(&path).unwrap().is_none());
         drop(held);
         assert!(try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_directory_is_locked_as_a_file_is_and_never_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("d");
+        assert!(lock_directory(&path).unwrap_err().is_not_found());
+        fs::create_dir(&path).unwrap();
+        let held = lock_directory(&path).unwrap();
+        assert!(try_lock_directory(&path).unwrap().is_none());
+        fs::rename(&path, parent.path().join("e")).unwrap();
+        assert!(!held.is_at(&path).unwrap());
+        drop(held);
+        assert!(try_lock_directory(&parent.path().join("e")).unwrap().is_some());
     }
 }

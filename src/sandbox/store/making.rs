@@ -1,7 +1,7 @@
 //! A container in the making: what says so on disk, so that a maker who is killed at any instant leaves nothing.
 //!
 //! ```text
-//! containers/.new-ID/lock    held by the maker for as long as the container is being made
+//! containers/.new-ID/        locked by the maker for as long as the container is being made
 //!                    name    the file that becomes names/NAME, by a link
 //!                    files/  becomes containers/ID
 //! ```
@@ -69,11 +69,10 @@ impl Store {
     /// directory away; then it is made anew.
     pub(super) fn begin_making(&self, id: &Id) -> Result<Making, StoreError> {
         let directory = self.intent(id);
-        let path = directory.join("lock");
         let lock = loop {
             make_directory(&directory)?;
-            match files::lock(&path) {
-                Ok(lock) if lock.is_at(&path)? => break lock,
+            match files::lock_directory(&directory) {
+                Ok(lock) if lock.is_at(&directory)? => break lock,
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -101,10 +100,9 @@ impl Store {
     /// The directory is moved away under the lock before anything in it is removed: its maker, who may be about to take
     /// the lock, must find either all of it or none.
     fn sweep_one(&self, intent: &Path, id: &Id) -> Result<(), StoreError> {
-        let path = intent.join("lock");
-        let _lock = match files::try_lock(&path) {
-            Ok(Some(lock)) if lock.is_at(&path)? => lock,
-            // Held, or moved away by another sweep with its lock.
+        let _lock = match files::try_lock_directory(intent) {
+            Ok(Some(lock)) if lock.is_at(intent)? => lock,
+            // Held, or moved away by another sweep.
             Ok(_) => return Ok(()),
             // Finished or swept in the meantime.
             Err(error) if error.is_not_found() => return Ok(()),

@@ -5,9 +5,9 @@
 //! ROOT/names.lock              held while a name is moved or taken from a dead owner
 //! ROOT/containers/.new-ID/            a container in the making
 //! ROOT/containers/.removed-ID/        one that has been removed, until its files are deleted
-//! ROOT/containers/ID/container.json   the specification
+//! ROOT/containers/ID/                 locked while the state is read and written back
+//!                    container.json   the specification
 //!                    state.json       the state
-//!                    lock             held while the state is read and written back
 //!                    hostname hosts resolv.conf ID-json.log
 //! ```
 //!
@@ -139,10 +139,6 @@ impl Files {
 
     fn state(&self) -> PathBuf {
         self.directory.join("state.json")
-    }
-
-    fn lock(&self) -> PathBuf {
-        self.directory.join("lock")
     }
 
     /// Shown to the container as `/etc/hostname`.
@@ -313,7 +309,7 @@ impl Store {
     /// still where they were.
     fn locked(&self, id: &Id) -> Result<(Files, Lock), StoreError> {
         let files = self.existing(id)?;
-        match lock(&files.lock()) {
+        match files::lock_directory(&files.directory) {
             Ok(lock) => Ok((self.existing(id)?, lock)),
             Err(error) if error.is_not_found() => Err(StoreError::NotFound(id.to_string())),
             Err(error) => Err(error),
@@ -346,7 +342,7 @@ impl Store {
         let files = self.files(id);
         let directory = &files.directory;
         // Whoever changes it right now finishes first.
-        let _lock = match lock(&files.lock()) {
+        let _lock = match files::lock_directory(directory) {
             Ok(lock) => Some(lock),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
