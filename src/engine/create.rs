@@ -17,27 +17,23 @@ use crate::{Engine, Error, ErrorKind, Result};
 /// How often another name is made up when somebody has it.
 const NAME_ATTEMPTS: u32 = 20;
 
-/// A container that was created.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Created {
-    /// Its id.
-    pub id: Id,
-    /// What the user may not expect.
-    pub warnings: Vec<String>,
-}
-
 impl Engine {
-    /// Creates a container from an image that is in the store.
-    pub fn create(&self, request: CreateRequest, image: &Image, durability: Durability) -> Result<Created> {
-        let (spec, warnings) = self.decide(request, image)?;
+    /// Creates the container `id` from an image that is in the store. Gives warnings of what the user may not expect.
+    pub fn create(
+        &self,
+        id: &Id,
+        request: CreateRequest,
+        image: &Image,
+        durability: Durability,
+    ) -> Result<Vec<String>> {
+        let (spec, warnings) = self.decide(id, request, image)?;
         self.make_volumes(&spec)?;
-        let id = spec.id.clone();
         self.store.create(&spec, durability)?;
-        Ok(Created { id, warnings })
+        Ok(warnings)
     }
 
     /// Decides the specification; a made-up name that somebody has is made up anew.
-    fn decide(&self, request: CreateRequest, image: &Image) -> Result<(SandboxSpec, Vec<String>)> {
+    fn decide(&self, id: &Id, request: CreateRequest, image: &Image) -> Result<(SandboxSpec, Vec<String>)> {
         let mut request = request;
         self.name_other_containers(&mut request)?;
         let facts = image_facts(image);
@@ -48,11 +44,7 @@ impl Engine {
             bind_sources(&request).into_iter().filter(|source| !std::path::Path::new(source).exists()).collect();
         let environment = std::env::var("SBX_ISOLATION").unwrap_or_default();
         let name = self.choose_name(&request.name)?;
-        let identity = Identity {
-            id: Id::random().map_err(|error| Error::of(ErrorKind::Other, error))?,
-            name,
-            created: Timestamp::now(),
-        };
+        let identity = Identity { id: id.clone(), name, created: Timestamp::now() };
         let context = Context {
             image: &facts,
             settings: &self.settings,

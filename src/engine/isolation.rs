@@ -78,7 +78,11 @@ pub(crate) fn artifacts() -> std::result::Result<Artifacts, sbx_vm_mode::Error> 
 
 /// What the kernel that a container will run on can do.
 pub(crate) fn machine_for(mode: Mode, host: &HostConfig, vm_obstacle: Option<String>) -> MachineFacts {
-    let facts = MachineFacts { vm_obstacle, ..crate::facts::machine() };
+    machine_on(MachineFacts { vm_obstacle, ..crate::facts::machine() }, mode, host)
+}
+
+/// The same on a host that has been looked at.
+pub(crate) fn machine_on(facts: MachineFacts, mode: Mode, host: &HostConfig) -> MachineFacts {
     match mode {
         Mode::Process => facts,
         Mode::Vm => {

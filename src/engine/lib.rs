@@ -29,6 +29,7 @@ mod reap;
 mod remove;
 mod run;
 mod spawn;
+mod standby;
 mod supervise;
 mod sys;
 mod volumes;
@@ -38,7 +39,6 @@ use sbx_sandbox::settings::Settings;
 use sbx_sandbox::store::Store;
 
 pub use client::{Client, ClientError, Session};
-pub use create::Created;
 pub use doctor::{Check, Report, Verdict, doctor};
 pub use error::{Error, ErrorKind, Result};
 pub use failure::exit_code;
@@ -51,6 +51,7 @@ pub use paths::Paths;
 pub use remove::AnonymousVolumes;
 pub use run::Run;
 pub use sbx_protocol::StreamKind;
+pub use standby::Standby;
 pub use supervise::main as supervise;
 
 /// The parent of every container's control groups, below the top of each hierarchy.

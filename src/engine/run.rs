@@ -10,6 +10,7 @@ use sbx_sandbox::state::Status;
 
 use crate::client::{Client, Session};
 use crate::remove::{AnonymousVolumes, forget};
+use crate::standby::Standby;
 use crate::{Engine, Error, ErrorKind, Result, reap, spawn};
 
 /// A container that runs, a connection to its supervisor, and perhaps a session.
@@ -24,6 +25,11 @@ pub struct Run {
 }
 
 impl Engine {
+    /// Executes a supervisor for a container that is going to be made and started: it gets ready meanwhile.
+    pub fn stand_by(&self, id: &Id) -> Result<Standby> {
+        Ok(Standby::execute(&self.paths, id)?)
+    }
+
     /// Starts a container that does not run, with a session at `streams` from its first byte on. `None` where it runs
     /// already and no streams were asked for.
     pub fn start(&self, id: &Id, streams: &[StreamKind]) -> Result<Option<Run>> {
@@ -42,7 +48,18 @@ impl Engine {
         }
         self.wait_for_the_last_supervisor(id)?;
         self.check_joined(id)?;
-        let client = spawn::spawn(&self.paths, id.as_str())?;
+        self.start_with(self.stand_by(id)?, streams).map(Some)
+    }
+
+    /// Starts a container that has just been created and has not run yet, by the supervisor that stands by for it.
+    pub fn start_created(&self, standby: Standby, streams: &[StreamKind]) -> Result<Run> {
+        self.check_joined(standby.id())?;
+        self.start_with(standby, streams)
+    }
+
+    fn start_with(&self, standby: Standby, streams: &[StreamKind]) -> Result<Run> {
+        let id = &standby.id().clone();
+        let client = spawn::spawn(&self.paths, standby)?;
         let mut run = Run { id: id.clone(), client, session: None };
         let started = (|| {
             if !streams.is_empty() {
@@ -51,7 +68,7 @@ impl Engine {
             run.client.start(id.as_str())
         })();
         match started {
-            Ok(_pid) => Ok(Some(run)),
+            Ok(_pid) => Ok(run),
             Err(error) => {
                 drop(run);
                 self.clear_failed_start(id)?;

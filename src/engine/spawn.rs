@@ -3,7 +3,6 @@
 //! The order matters for whoever is killed in the middle: the sandbox's lock file is the intent, it exists before
 //! anything else does, and the lock passes from here to the supervisor without ever being free.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -14,13 +13,13 @@ use nix::fcntl::FlockArg;
 use crate::client::Client;
 use crate::lock;
 use crate::paths::{Paths, Sandboxed, short};
-use crate::sys;
+use crate::standby::Standby;
 
-/// A supervisor for the container `id`, and a connection to it.
-pub(crate) fn spawn(paths: &Paths, id: &str) -> anyhow::Result<Client> {
-    let sandboxed = paths.sandbox(id);
+/// Makes `standby` the supervisor of its container; gives a connection to it.
+pub(crate) fn spawn(paths: &Paths, standby: Standby) -> anyhow::Result<Client> {
+    let sandboxed = paths.sandbox(standby.id().as_str());
     let claim = claim(paths, &sandboxed)?;
-    let started = serve(paths, &sandboxed, id, &claim);
+    let started = serve(&sandboxed, standby, &claim);
     if started.is_err() {
         // Nobody has it; what remains would be found by the next command.
         let _ = sandboxed.remove();
@@ -44,7 +43,7 @@ pub(crate) fn claim(paths: &Paths, sandboxed: &Sandboxed) -> anyhow::Result<File
     }
 }
 
-fn serve(paths: &Paths, sandboxed: &Sandboxed, id: &str, lock: &File) -> anyhow::Result<Client> {
+fn serve(sandboxed: &Sandboxed, standby: Standby, lock: &File) -> anyhow::Result<Client> {
     let directory = File::open(sandboxed.directory()).context("open the directory of sandboxes")?;
     let socket = short(&directory, &sandboxed.socket());
     match std::fs::remove_file(&socket) {
@@ -52,21 +51,8 @@ fn serve(paths: &Paths, sandboxed: &Sandboxed, id: &str, lock: &File) -> anyhow:
         _ => {}
     }
     let listener = UnixListener::bind(&socket).with_context(|| format!("listen at {}", sandboxed.socket()))?;
-    let args: [&OsStr; 8] = [
-        "--root".as_ref(),
-        paths.root.as_os_str(),
-        "--run".as_ref(),
-        paths.run.as_os_str(),
-        "--config".as_ref(),
-        paths.config.as_os_str(),
-        "supervise".as_ref(),
-        id.as_ref(),
-    ];
     // The connection comes first: a supervisor whose starter is killed finds it closed and ends.
-    let client = Client::connect_in(&directory, id).context("connect to the supervisor")?;
-    // Missing files are named by whoever needs them.
-    let artifacts = crate::isolation::artifacts().ok();
-    let library = artifacts.as_ref().and_then(sbx_vm_mode::artifacts::Artifacts::directory);
-    sys::spawn_supervisor(&args, library, &listener, lock).context("start the supervisor")?;
+    let client = Client::connect_in(&directory, sandboxed.id()).context("connect to the supervisor")?;
+    standby.hand_over(&listener, lock).context("start the supervisor")?;
     Ok(client)
 }

@@ -1,49 +1,50 @@
-//! Becoming a supervisor: the descriptors that pass from whoever starts it, and the program's own file, sealed.
+//! Becoming a supervisor: leaving the starter behind, the descriptors that come from it, and the program's own file, sealed.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use sbx_container::sys::{AttributeChange, OPEN_TREE_CLONE, Recursion, attr, mount_setattr, open_tree};
 
-/// Where a supervisor finds its descriptors.
-const LISTENER: RawFd = 3;
-const LOCK: RawFd = 4;
-const PROGRAM: RawFd = 5;
-
-/// What a supervisor inherits.
-#[derive(Debug)]
-pub(crate) struct Inherited {
-    pub(crate) listener: UnixListener,
-    /// Locked for as long as the supervisor lives.
-    pub(crate) lock: File,
-    /// The program's own file on a read-only mount.
-    pub(crate) program: OwnedFd,
+/// Leaves the starter's session and directory, and closes every descriptor from 3 on but `kept`. Standard input becomes
+/// `/dev/null`. To be called before anything else has been opened.
+pub(crate) fn detach(kept: BorrowedFd<'_>) -> io::Result<()> {
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    let kept = kept.as_raw_fd() as u32;
+    for (first, last) in [(3, kept - 1), (kept + 1, u32::MAX)] {
+        // SAFETY: nothing in this process owns one of these descriptors yet: they came with its execution.
+        if first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(())
 }
 
-/// Takes the inherited descriptors, once.
-pub(crate) fn inherited() -> io::Result<Inherited> {
-    for fd in [LISTENER, LOCK, PROGRAM] {
-        // SAFETY: the descriptor is only asked about; if it is not open the call fails.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+/// The `N` descriptors that come next; `None` at the end of the stream.
+pub(crate) fn receive<const N: usize>(channel: BorrowedFd<'_>) -> io::Result<Option<[OwnedFd; N]>> {
+    let mut byte = [0];
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let mut space = cmsg_space!([RawFd; 8]);
+    let message = recvmsg::<()>(channel.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    if message.bytes == 0 {
+        return Ok(None);
     }
-    // SAFETY: `spawn_supervisor` has put them there for this process, and this runs once, at its beginning, before
-    // anything else could have opened a descriptor with these numbers.
-    unsafe {
-        Ok(Inherited {
-            listener: UnixListener::from_raw_fd(LISTENER),
-            lock: File::from_raw_fd(LOCK),
-            program: OwnedFd::from_raw_fd(PROGRAM),
-        })
+    let mut received = Vec::with_capacity(N);
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            // SAFETY: the kernel has just installed these descriptors for us; each is wrapped once.
+            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
     }
+    let odd = |_| io::Error::new(io::ErrorKind::InvalidData, "not the descriptors of a sandbox");
+    received.try_into().map(Some).map_err(odd)
 }
 
 /// The file of this program on a detached read-only mount. A process that gets at the file through a supervisor or a
@@ -55,60 +56,6 @@ pub(crate) fn sealed_program() -> io::Result<OwnedFd> {
     let change = AttributeChange { set: attr::RDONLY, ..AttributeChange::default() };
     mount_setattr(clone.as_fd(), Recursion::Only, &change)?;
     Ok(clone)
-}
-
-/// Starts `sbx supervise` with `args`, detached from this process's terminal and streams.
-///
-/// `library` is where the guest's kernel and agent are: the supervisor cannot find them by its own file, which has no
-/// directory.
-pub(crate) fn spawn_supervisor(
-    args: &[&std::ffi::OsStr],
-    library: Option<&Path>,
-    listener: &UnixListener,
-    lock: &File,
-) -> io::Result<()> {
-    let program = sealed_program()?;
-    let passed = [listener.as_raw_fd(), lock.as_raw_fd(), program.as_raw_fd()];
-    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-    command.arg0("sbx").args(args).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(Stdio::null());
-    if let Some(library) = library {
-        command.env(sbx_vm_mode::artifacts::VARIABLE, library);
-    }
-    // SAFETY: only async-signal-safe calls on descriptors that stay open until then.
-    unsafe {
-        command.pre_exec(move || place(passed));
-    }
-    // The supervisor is not waited for: it outlives this process, or is reaped at its end.
-    command.spawn().map(drop)
-}
-
-/// Puts the descriptors where the supervisor expects them, in a session of its own.
-fn place(passed: [RawFd; 3]) -> io::Result<()> {
-    // SAFETY: plain integers only. The numbers are first moved out of the way, so that none overwrites another.
-    unsafe {
-        if libc::setsid() < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let mut moved = [0; 3];
-        for (from, to) in passed.iter().zip(&mut moved) {
-            *to = libc::fcntl(*from, libc::F_DUPFD, 10);
-            if *to < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        for (from, to) in moved.iter().zip([LISTENER, LOCK, PROGRAM]) {
-            if libc::dup2(*from, to) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        // Everything else ends with the exec that follows.
-        const CLOSE_RANGE_CLOEXEC: u32 = 4;
-        if libc::syscall(libc::SYS_close_range, PROGRAM as u32 + 1, u32::MAX, CLOSE_RANGE_CLOEXEC) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
 }
 
 /// Takes the program's own code and constants out of this process's memory: the kernel brings back what is used again,

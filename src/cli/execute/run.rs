@@ -22,7 +22,8 @@ use crate::terminal::{RawMode, is_terminal, window_size};
 
 /// `create`.
 pub(super) fn create(engine: &Engine, command: RunCommand) -> Outcome {
-    let id = make(engine, command, Durability::Durable)?.0;
+    let id = new_id()?;
+    make(engine, &id, command, Durability::Durable)?;
     print(id.as_str())
 }
 
@@ -36,9 +37,11 @@ pub(super) fn run(engine: &Engine, mut command: RunCommand) -> Outcome {
     if tty && let Some(size) = terminal_size() {
         command.request.host_config.console_size = [size.rows, size.columns];
     }
-    let (id, _) = make(engine, command, Durability::Rebuildable)?;
+    let id = new_id()?;
+    let standby = engine.stand_by(&id)?;
+    make(engine, &id, command, Durability::Rebuildable)?;
     if options.detach {
-        engine.start(&id, &[]).map_err(fault_of_start)?;
+        engine.start_created(standby, &[]).map_err(fault_of_start)?;
         return print(id.as_str());
     }
     let streams = kinds(options.attach, tty);
@@ -48,29 +51,31 @@ pub(super) fn run(engine: &Engine, mut command: RunCommand) -> Outcome {
         signals: Stay::signals(options.signal_proxy, tty)?,
         container: true,
     };
-    let started = engine.start(&id, &streams).map_err(fault_of_start)?;
-    let Some(run) = started else { return Ok(0) };
+    let run = engine.start_created(standby, &streams).map_err(fault_of_start)?;
     stay.at(engine, run)
 }
 
+fn new_id() -> Result<Id, Fault> {
+    Id::random().map_err(|error| Fault::engine(error.to_string()))
+}
+
 /// Creates the container, its image pulled first where the policy says so.
-fn make(engine: &Engine, command: RunCommand, durability: Durability) -> Result<(Id, Image), Fault> {
+fn make(engine: &Engine, id: &Id, command: RunCommand, durability: Durability) -> Result<(), Fault> {
     let RunCommand { request, options } = command;
     if let Some(path) = &options.id_file {
         check_id_file(path)?;
     }
     engine.check_isolation(&request.host_config.isolation)?;
     let image = image(engine, &request.config.image, &options)?;
-    let created = engine.create(request, &image, durability)?;
-    for warning in &created.warnings {
+    for warning in engine.create(id, request, &image, durability)? {
         tell(&format!("WARNING: {warning}"));
     }
     if let Some(path) = &options.id_file {
-        std::fs::write(path, created.id.as_str()).map_err(|error| {
+        std::fs::write(path, id.as_str()).map_err(|error| {
             Fault::engine(format!("failed to write the container ID to {}: {error}", path.display()))
         })?;
     }
-    Ok((created.id, image))
+    Ok(())
 }
 
 fn check_id_file(path: &Path) -> Result<(), Fault> {

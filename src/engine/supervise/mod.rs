@@ -1,6 +1,6 @@
 //! `sbx supervise ID`: the small process that stands behind every sandbox.
 //!
-//! It inherits its listening socket and its lock from whoever started it (`spawn`), owns the container's streams, log,
+//! It is given its listening socket and its lock by whoever starts it (`standby`), owns the container's streams, log,
 //! exit status, restarts and health, serves clients, and takes everything away at the end. When it is killed the
 //! container dies with it, and the next command finds and removes the rest (`reap`).
 
@@ -26,6 +26,7 @@ use sbx_network::Network;
 use sbx_process_mode::{Joined, Setting};
 use sbx_protocol::{FrameError, Hello, Reply, Request, read_frame, write_frame};
 use sbx_rootfs::{LayerMounts, LayerStore};
+use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::id::Id;
 use sbx_sandbox::isolation::Mode;
 use sbx_sandbox::settings::Settings;
@@ -41,22 +42,25 @@ use self::supervisor::{Parts, Supervisor};
 use crate::mode::Sandbox;
 use crate::paths::Paths;
 use crate::remove::Doomed;
-use crate::sys::Inherited;
+use crate::standby::{Handover, Post};
 
 /// Runs the supervisor of the sandbox `id` until nothing of it is left.
 pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
     // ps(1) and top(1) would show the number of the descriptor that it was executed from.
     nix::sys::prctl::set_name(c"sbx-supervisor").context("name the process")?;
-    let inherited = crate::sys::inherited().context("supervise is run by sbx itself")?;
-    let Inherited { listener, lock, program } = inherited;
+    let post = Post::enter().context("leave the starter behind")?;
     let id = id.parse::<Id>().context("the sandbox's id")?;
+    // What does not depend on the container is done while somebody is still deciding what it is.
     let settings = Settings::load(&paths.config)?;
     let store = Store::open(&paths.root)?;
+    let host = crate::facts::machine();
+    let given = post.take_over().context("supervise is run by sbx itself")?;
+    let Some(Handover { listener, lock, program }) = given else { return Ok(()) };
     let spec = store.spec(&id)?;
     let sandboxed = paths.sandbox(id.as_str());
 
     let refused = listener.try_clone().context("duplicate the socket")?;
-    let mut supervisor = match assemble(paths, &settings, store.clone(), spec, listener, program) {
+    let mut supervisor = match assemble(paths, &settings, host, store.clone(), spec, (listener, program)) {
         Ok(supervisor) => supervisor,
         Err(error) => {
             refuse(&refused, &format!("{error:#}"));
@@ -81,13 +85,13 @@ pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
 fn assemble(
     paths: &Paths,
     settings: &Settings,
+    host: MachineFacts,
     store: Store,
     spec: SandboxSpec,
-    listener: UnixListener,
-    program: OwnedFd,
+    (listener, program): (UnixListener, OwnedFd),
 ) -> anyhow::Result<Supervisor> {
     listener.set_nonblocking(true).context("prepare the socket")?;
-    let machine = crate::isolation::machine_for(spec.isolation.isolation, &spec.host_config, None);
+    let machine = crate::isolation::machine_on(host.clone(), spec.isolation.isolation, &spec.host_config);
     let state = store.state(&spec.id)?;
     let files = store.files(&spec.id);
     let log = open_log(&spec, &files.log())?;
@@ -103,7 +107,7 @@ fn assemble(
             Sandbox::Process(Box::new(sbx_process_mode::Sandbox::new(spec.clone(), setting)))
         }
         Mode::Vm => {
-            let machine = crate::facts::machine();
+            let machine = host;
             let artifacts = crate::isolation::artifacts()?;
             let templates = sbx_vm_mode::Templates::of(&paths.root);
             let setting =
