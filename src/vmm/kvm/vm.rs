@@ -1,7 +1,7 @@
 //! The machine as KVM knows it: memory slots, interrupt controllers, timer, and the doors to and from devices.
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, MsrList, kvm_cpuid_entry2, kvm_pit_config};
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::{Error, Result};
@@ -68,6 +68,14 @@ impl Vm {
     pub fn connect_kick(&self, register: u64, value: u32, event: &EventFd) -> Result<()> {
         let address = IoEventAddress::Mmio(register);
         self.fd.register_ioevent(event, &address, value).map_err(Error::host("connect a queue (KVM_IOEVENTFD)"))
+    }
+
+    /// Any write to a register of the guest becomes a write to `event`, without a return from `KVM_RUN`.
+    pub fn swallow(&self, register: u64, event: &EventFd) -> Result<()> {
+        let address = IoEventAddress::Mmio(register);
+        self.fd
+            .register_ioevent(event, &address, NoDatamatch)
+            .map_err(Error::host("connect a register (KVM_IOEVENTFD)"))
     }
 
     /// A write to `event` becomes an edge on an interrupt line. Several events may share a line.

@@ -18,7 +18,7 @@ use crate::machine::run::Machine;
 use crate::machine::save::SavedMachine;
 use crate::memory::{Access, Extent, Memory, Region};
 use crate::platform::{Bus, Serial};
-use crate::virtio::mmio::KICK_REGISTER;
+use crate::virtio::mmio::{ACKNOWLEDGE_REGISTER, KICK_REGISTER};
 use crate::virtio::thread::Worker;
 use crate::virtio::{Device, Transport};
 
@@ -91,7 +91,10 @@ impl Builder {
         for (queue, kick) in transport.kicks() {
             self.vm.connect_kick(layout::device(index) + KICK_REGISTER, queue, kick)?;
         }
-        self.vm.connect_interrupt(transport.line(), layout::device_irq(index))?;
+        let interrupt = transport.interrupt();
+        self.vm.connect_interrupt(interrupt.line(), layout::device_irq(index))?;
+        self.vm.swallow(layout::device(index) + ACKNOWLEDGE_REGISTER, interrupt.acknowledgements())?;
+        self.memory.attach_registers(&self.vm, layout::device(index), interrupt.page())?;
         self.devices.push(transport);
         self.workers.push(worker);
         Ok(())

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::kvm::{Slot, Vm};
 use crate::layout;
 use crate::memory::touched::Touched;
+use crate::virtio::RegisterPage;
 
 /// The least memory a machine can have, in bytes.
 pub const SMALLEST: u64 = 16 << 20;
@@ -110,6 +111,14 @@ impl Memory {
             vm.map(&slot, region.as_ptr())?;
             self.slots += 1;
         }
+        Ok(())
+    }
+
+    /// Shows the registers of a device to the guest, which can read them.
+    pub fn attach_registers(&mut self, vm: &Vm, guest: u64, page: &RegisterPage) -> Result<()> {
+        let slot = Slot { number: self.slots, guest, bytes: layout::DEVICE_SIZE, read_only: true };
+        vm.map(&slot, page.as_ptr())?;
+        self.slots += 1;
         Ok(())
     }
 

@@ -4,15 +4,18 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::virtio::device::DeviceError;
+use crate::error::{self, Error};
+use crate::virtio::device::{Device, DeviceError};
+use crate::virtio::page::{CONFIG_BYTES, RegisterPage};
+use crate::virtio::registers::{CONFIG_GENERATION, INTERRUPT_STATUS};
 
 /// Flag of the available ring: the driver wants no interrupts.
 const NO_INTERRUPT: u16 = VRING_AVAIL_F_NO_INTERRUPT as u16;
@@ -22,25 +25,53 @@ pub const INTERRUPT_USED: u32 = 1;
 /// Bit of `InterruptStatus`: the configuration has changed.
 pub const INTERRUPT_CONFIG: u32 = 2;
 
-/// The interrupt line of a device and the reasons it was raised for, shared with the transport.
+/// The interrupt line of a device, the reasons it was raised for, and the page that shows them, shared with the transport.
+///
+/// Where KVM swallows what the driver acknowledges, it is only counted. Then the reason "a used buffer" stays until a reset:
+/// a driver only reads the reasons when the line was raised, and looks at its queues, where there is something or nothing.
+/// "The configuration has changed" goes when the driver has acknowledged twice after it was shown, since the first may have
+/// been of what was read before.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
     status: Arc<AtomicU32>,
     generation: Arc<AtomicU32>,
     line: Arc<EventFd>,
+    page: Arc<RegisterPage>,
+    acknowledged: Arc<EventFd>,
+    /// How often, since the configuration has changed for the last time.
+    times: Arc<AtomicU64>,
 }
 
 impl Interrupt {
     /// An interrupt that writes to `line`, which KVM turns into an interrupt of the guest (`KVM_IRQFD`).
-    #[must_use]
-    pub fn new(line: EventFd) -> Self {
-        Self { status: Arc::default(), generation: Arc::default(), line: Arc::new(line) }
+    pub fn new(line: EventFd) -> error::Result<Self> {
+        let acknowledged = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(Error::host("make an eventfd"))?;
+        Ok(Self {
+            status: Arc::default(),
+            generation: Arc::default(),
+            line: Arc::new(line),
+            page: Arc::new(RegisterPage::new()?),
+            acknowledged: Arc::new(acknowledged),
+            times: Arc::default(),
+        })
     }
 
     /// The eventfd that stands for the line.
     #[must_use]
     pub fn line(&self) -> &EventFd {
         &self.line
+    }
+
+    /// The registers as the guest can read them.
+    #[must_use]
+    pub fn page(&self) -> &RegisterPage {
+        &self.page
+    }
+
+    /// Counts writes to the register `InterruptACK`, where KVM does not bring them to the transport.
+    #[must_use]
+    pub fn acknowledgements(&self) -> &EventFd {
+        &self.acknowledged
     }
 
     /// The reasons not acknowledged yet.
@@ -52,6 +83,7 @@ impl Interrupt {
     /// The driver has acknowledged these reasons.
     pub fn acknowledge(&self, reasons: u32) {
         self.status.fetch_and(!reasons, Ordering::SeqCst);
+        self.show();
     }
 
     /// How often the configuration has changed: the register `ConfigGeneration`, by which a driver sees that what it read
@@ -63,11 +95,36 @@ impl Interrupt {
 
     /// Raises the line for these reasons.
     pub fn raise(&self, reasons: u32) -> Result<(), DeviceError> {
+        let before = self.status.fetch_or(reasons, Ordering::SeqCst);
+        let mut changed = before | reasons != before;
         if reasons & INTERRUPT_CONFIG != 0 {
             self.generation.fetch_add(1, Ordering::SeqCst);
+            changed = true;
+        } else if before & INTERRUPT_CONFIG != 0 && self.times_acknowledged() > 1 {
+            self.status.fetch_and(!INTERRUPT_CONFIG, Ordering::SeqCst);
+            changed = true;
         }
-        self.status.fetch_or(reasons, Ordering::SeqCst);
+        if changed {
+            self.show();
+        }
+        if reasons & INTERRUPT_CONFIG != 0 {
+            // Counted from when the reason can be read.
+            self.times_acknowledged();
+            self.times.store(0, Ordering::SeqCst);
+        }
         self.line.write(1).map_err(DeviceError::host("raise an interrupt"))
+    }
+
+    fn times_acknowledged(&self) -> u64 {
+        // Nothing to read: not once.
+        let more = self.acknowledged.read().unwrap_or(0);
+        self.times.fetch_add(more, Ordering::SeqCst) + more
+    }
+
+    fn show(&self) {
+        let page = self.page.write();
+        page.set(INTERRUPT_STATUS, self.status());
+        page.set(CONFIG_GENERATION, self.generation());
     }
 }
 
@@ -168,8 +225,11 @@ impl Io {
         Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
     }
 
-    /// Tells the driver that the configuration space has changed.
-    pub fn signal_config(&self) -> Result<(), DeviceError> {
+    /// Tells the driver that the configuration space of `device` has changed, and shows it.
+    pub fn signal_config(&self, device: &dyn Device) -> Result<(), DeviceError> {
+        let mut space = [0; CONFIG_BYTES];
+        device.read_config(0, &mut space);
+        self.interrupt.page.write().set_config(&space);
         self.interrupt.raise(INTERRUPT_CONFIG)
     }
 
@@ -200,4 +260,33 @@ impl Io {
 
 fn watching(error: nix::Error) -> DeviceError {
     DeviceError::Host { step: "watch a file", source: io::Error::from(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+    use super::{INTERRUPT_CONFIG, INTERRUPT_USED, Interrupt};
+    use crate::virtio::registers::INTERRUPT_STATUS;
+
+    #[test]
+    fn a_changed_configuration_is_shown_until_it_was_seen_for_sure() {
+        let interrupt = Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap()).unwrap();
+        let raise = |reason| {
+            interrupt.raise(reason).unwrap();
+            assert_eq!(interrupt.page().get(INTERRUPT_STATUS), interrupt.status());
+            interrupt.status()
+        };
+        assert_eq!(raise(INTERRUPT_USED), INTERRUPT_USED);
+        // KVM counts for us from here on.
+        interrupt.acknowledgements().write(5).unwrap();
+        let both = INTERRUPT_USED | INTERRUPT_CONFIG;
+        assert_eq!(raise(INTERRUPT_CONFIG), both);
+        assert_eq!(raise(INTERRUPT_USED), both, "what came before does not count");
+        interrupt.acknowledgements().write(1).unwrap();
+        assert_eq!(raise(INTERRUPT_USED), both, "it may have been of what was read before");
+        interrupt.acknowledgements().write(1).unwrap();
+        assert_eq!(raise(INTERRUPT_USED), INTERRUPT_USED);
+        assert_eq!(raise(INTERRUPT_CONFIG), both, "another change");
+    }
 }

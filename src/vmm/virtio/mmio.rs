@@ -7,6 +7,8 @@
 //!   └────────────────────────────────────┴────────────────────────────┘ a driver writes 0
 //! ```
 //!
+//! What a driver reads is shown in a page as well ([`super::page`]), from which a guest reads it without coming here.
+//!
 //! What a driver writes stays a number until `DRIVER_OK`; then the queues are checked as a whole ([`super::queues`]) and
 //! handed to the device's thread. A driver that breaks the rules gets a device that needs a reset, nothing else.
 
@@ -21,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::virtio::device::{Device, DeviceError};
 use crate::virtio::io::Interrupt;
+use crate::virtio::page::CONFIG_BYTES;
 use crate::virtio::queues::{Progress, QueueSetup};
 use crate::virtio::registers::{
     ACKNOWLEDGE, CONFIG, CONFIG_GENERATION, DEVICE_FEATURES, DEVICE_FEATURES_SEL, DEVICE_ID, DRIVER, DRIVER_FEATURES,
@@ -33,6 +36,23 @@ use crate::virtio::thread::{Activation, Orders, Shared, Worker};
 
 /// Offset of the register by which a driver kicks a queue, for a connection past this code.
 pub const KICK_REGISTER: u64 = QUEUE_NOTIFY;
+/// The same of the register by which a driver acknowledges an interrupt.
+pub const ACKNOWLEDGE_REGISTER: u64 = INTERRUPT_ACK;
+/// Registers that can be read, but for those of the interrupt and the eight bytes of `SHMLen` and `SHMBase` each.
+const SHOWN: [u64; 12] = [
+    MAGIC,
+    VERSION,
+    DEVICE_ID,
+    VENDOR_ID,
+    DEVICE_FEATURES,
+    QUEUE_NUM_MAX,
+    QUEUE_READY,
+    STATUS,
+    *SHARED_MEMORY.start(),
+    *SHARED_MEMORY.start() + 4,
+    *SHARED_MEMORY.start() + 8,
+    *SHARED_MEMORY.end(),
+];
 
 /// The registers of one device.
 pub struct Transport {
@@ -89,7 +109,7 @@ impl Transport {
         let shared = Arc::new(Shared {
             name,
             device: Mutex::new(device),
-            interrupt: Interrupt::new(line),
+            interrupt: Interrupt::new(line)?,
             failed: AtomicBool::new(false),
             log: log.clone(),
         });
@@ -97,6 +117,8 @@ impl Transport {
         let registers =
             Mutex::new(Registers { queues: vec![QueueSetup::default(); sizes.len()], ..Default::default() });
         let transport = Self { shared, memory: memory.clone(), kind, offered, sizes, kicks, registers, orders };
+        transport.show(&transport.registers());
+        transport.show_config();
         Ok((Arc::new(transport), worker))
     }
 
@@ -111,10 +133,10 @@ impl Transport {
         (0..).zip(&self.kicks)
     }
 
-    /// The event that interrupts.
+    /// How it interrupts, and the registers as a page.
     #[must_use]
-    pub fn line(&self) -> &EventFd {
-        self.shared.interrupt.line()
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.shared.interrupt
     }
 
     fn registers(&self) -> MutexGuard<'_, Registers> {
@@ -132,7 +154,24 @@ impl Transport {
     }
 
     fn register(&self, offset: u64) -> u32 {
-        let registers = self.registers();
+        self.value(&self.registers(), offset)
+    }
+
+    /// Puts what a driver reads into the page, but for what the interrupt puts there.
+    fn show(&self, registers: &Registers) {
+        let page = self.shared.interrupt.page().write();
+        for offset in SHOWN {
+            page.set(offset, self.value(registers, offset));
+        }
+    }
+
+    fn show_config(&self) {
+        let mut space = [0; CONFIG_BYTES];
+        self.shared.device().read_config(0, &mut space);
+        self.shared.interrupt.page().write().set_config(&space);
+    }
+
+    fn value(&self, registers: &Registers, offset: u64) -> u32 {
         let queue = registers.selected as usize;
         match offset {
             MAGIC => MAGIC_VALUE,
@@ -155,6 +194,7 @@ impl Transport {
     pub fn write(&self, offset: u64, data: &[u8]) {
         if offset >= CONFIG {
             self.shared.device().write_config(offset - CONFIG, data);
+            self.show_config();
         } else if let (true, Ok(value)) = (offset.is_multiple_of(4), data.try_into()) {
             self.set_register(offset, u32::from_le_bytes(value));
         }
@@ -181,6 +221,7 @@ impl Transport {
             _ if registers.status & DRIVER_OK == 0 => set_queue(&mut registers, offset, value),
             _ => {}
         }
+        self.show(&registers);
     }
 
     fn kick(&self, queue: u32) {
@@ -298,6 +339,8 @@ impl Transport {
         if registers.status & DRIVER_OK != 0 && !state.failed {
             self.activate(&registers, &state.progress, true).map_err(Error::State)?;
         }
+        self.show(&registers);
+        self.show_config();
         *self.registers() = registers;
         if state.interrupt != 0 {
             // The edge may have been under way when the machine was saved. One too many does no harm.

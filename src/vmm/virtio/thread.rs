@@ -26,6 +26,7 @@ use crate::sys::borrow;
 use crate::virtio::device::{Device, DeviceError};
 use crate::virtio::io::{FIRST_OWN_TOKEN, INTERRUPT_CONFIG, Interest, Interrupt, Io};
 use crate::virtio::queues::Progress;
+use crate::virtio::registers::{NEEDS_RESET, STATUS};
 
 const ORDERS: u64 = u64::MAX;
 /// Files whose readiness is learned at once.
@@ -50,6 +51,7 @@ impl Shared {
     /// The device cannot go on. Tells owner and driver.
     pub(super) fn fail(&self, error: &DeviceError) {
         self.failed.store(true, Ordering::SeqCst);
+        self.interrupt.page().write().add(STATUS, NEEDS_RESET);
         self.log.say(&format!("device {} needs a reset: {error}", self.name));
         if let Err(error) = self.interrupt.raise(INTERRUPT_CONFIG) {
             self.log.say(&format!("device {}: {error}", self.name));

@@ -318,7 +318,7 @@ impl Device for Balloon {
     fn source_ready(&mut self, _token: u64, _ready: Interest, io: &mut Io) -> Result<(), DeviceError> {
         self.shared.again.hear();
         if self.shared.target_changed.swap(false, Ordering::SeqCst) {
-            io.signal_config()?;
+            io.signal_config(self)?;
         }
         self.turn(io)
     }

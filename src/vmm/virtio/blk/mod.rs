@@ -228,7 +228,7 @@ impl Device for Blk {
         self.again.watch(io, AGAIN)?;
         io.watch(self.timer.as_fd(), TIMER, Interest::READ)?;
         if std::mem::take(&mut self.resized) {
-            io.signal_config()?;
+            io.signal_config(self)?;
         }
         Ok(())
     }

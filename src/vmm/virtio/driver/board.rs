@@ -202,7 +202,7 @@ impl<D: Device> Board<D> {
             at += Ring::bytes(*size);
         }
         let queues = rings.iter().map(Ring::queue).collect();
-        let interrupt = Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        let interrupt = Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap()).unwrap();
         let poll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
         let io = Io::new(memory.clone(), queues, features, interrupt.clone(), poll.clone());
         Self { device, io, rings, memory, interrupt, poll }

@@ -77,7 +77,7 @@ impl Driver {
     fn prepared_in(memory: GuestMemoryMmap, device: &dyn Device, features: u64) -> Self {
         assert_eq!(features & !device.features(), 0, "the device does not offer this");
         let poll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
-        let interrupt = Interrupt::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).unwrap());
+        let interrupt = Interrupt::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).unwrap()).unwrap();
         let queues: Vec<Queue> =
             device.queue_sizes().iter().enumerate().map(|(index, size)| ring(index, *size)).collect();
         let count = queues.len();

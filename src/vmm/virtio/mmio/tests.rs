@@ -69,7 +69,7 @@ impl Device for Echo {
 
     fn start(&mut self, io: &mut Io) -> Result<(), DeviceError> {
         self.seen.lock().unwrap().starts += 1;
-        io.signal_config()
+        io.signal_config(self)
     }
 
     fn queue_ready(&mut self, queue: usize, io: &mut Io) -> Result<(), DeviceError> {
@@ -128,6 +128,11 @@ impl Machine {
         let mut data = [0; 4];
         self.transport.read(offset, &mut data);
         u32::from_le_bytes(data)
+    }
+
+    /// The same from the page that the guest reads.
+    fn shown(&self, offset: u64) -> u32 {
+        self.transport.interrupt().page().get(offset)
     }
 
     fn write(&self, offset: u64, value: u32) {
@@ -364,4 +369,37 @@ fn a_panic_of_a_device_ends_its_thread_with_what_it_said() {
     assert!(message.contains("unlucky"), "{message}");
     machine.write(STATUS, 0);
     assert_eq!(machine.read(STATUS), 0, "the guest does not hang");
+}
+
+#[test]
+fn the_guests_page_shows_what_a_driver_would_read_here() {
+    let compare = |machine: &Machine, when: &str| {
+        for offset in (0..CONFIG + 16).step_by(4) {
+            assert_eq!(machine.shown(offset), machine.read(offset), "{when}, register {offset:#x}");
+        }
+    };
+    let memory = memory();
+    let machine = Machine::new(&memory);
+    compare(&machine, "new");
+    machine.write(DEVICE_FEATURES_SEL, 1);
+    machine.write(QUEUE_SEL, 1);
+    machine.transport.write(CONFIG + 4, b"X");
+    compare(&machine, "selected");
+    machine.agree(VERSION_1);
+    machine.set_queue(0, 16, queue_with(&memory, 666));
+    compare(&machine, "agreed");
+    machine.go();
+    machine.wait(2);
+    compare(&machine, "running, with another configuration");
+    let state = machine.transport.save().unwrap();
+    machine.transport.resume().unwrap();
+    machine.write(QUEUE_NOTIFY, 0);
+    machine.wait(2);
+    compare(&machine, "failed");
+    machine.write(STATUS, 0);
+    compare(&machine, "reset");
+    let other = Machine::new(&memory);
+    other.transport.restore(&state).unwrap();
+    other.wait(2);
+    compare(&other, "restored");
 }

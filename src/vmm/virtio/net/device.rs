@@ -115,7 +115,7 @@ impl Net {
         }
         self.is_up = is_up;
         self.is_stale = is_up;
-        io.signal_config()
+        io.signal_config(self)
     }
 
     /// Watches the tap for what the device waits for now.
