@@ -26,6 +26,7 @@ use crate::initramfs::initramfs;
 use crate::plan::Disks;
 use crate::shares::Share;
 use crate::size::Size;
+use crate::template::Template;
 
 /// Longest wait for the agent after the machine's start.
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
@@ -68,10 +69,10 @@ pub(crate) struct Machine {
 impl Machine {
     /// Wakes a machine from a template; also the way to its ports, the names of its disks and the addresses of its
     /// devices.
-    pub(crate) fn wake(template: File, parts: Parts) -> Result<(Self, Gate, Disks), Error> {
+    pub(crate) fn wake(template: &Template, parts: Parts) -> Result<(Self, Gate, Disks), Error> {
         let (gate, inner) = Gate::pair().map_err(Error::io("make the way to the virtual machine"))?;
         let disks = disks(&parts)?;
-        let mut kept = vec![inner.as_fd().as_raw_fd(), template.as_raw_fd(), parts.writable.as_raw_fd()];
+        let mut kept = vec![inner.as_fd().as_raw_fd(), template.file.as_raw_fd(), parts.writable.as_raw_fd()];
         kept.extend(parts.layers.layers().iter().map(|layer| layer.file().as_raw_fd()));
         kept.extend(parts.tap.iter().map(|tap| tap.fd.as_raw_fd()));
         let machine = Self::spawn(kept, |out| wake(template, parts, inner, out))?;
@@ -245,9 +246,11 @@ fn child(mut out: PipeWriter, body: impl FnOnce(PipeWriter) -> Result<Exit, Erro
     }
 }
 
-fn wake(template: File, parts: Parts, gate: InnerGate, out: PipeWriter) -> Result<Exit, Error> {
+fn wake(template: &Template, parts: Parts, gate: InnerGate, out: PipeWriter) -> Result<Exit, Error> {
     let (user, serves_files) = (parts.user, !parts.shares.is_empty());
-    let saved = SavedMachine::open(template).map_err(|error| hardware::broken(&error))?;
+    let file = template.file.try_clone().map_err(Error::io("open the template"))?;
+    let mut saved = SavedMachine::open(file).map_err(|error| hardware::broken(&error))?;
+    saved.expect(template.needed.clone().unwrap_or_default());
     let mut builder = Builder::restore(saved, log(&out)?).map_err(|error| hardware::broken(&error))?;
     builder.serial(Box::new(out)).map_err(|error| hardware::broken(&error))?;
     hardware::add_standing(&mut builder, parts.ports.clone(), gate)?;

@@ -111,7 +111,7 @@ impl Sandbox {
         let ports = shared.sockets.iter().map(|socket| socket.port).collect();
         let shares = shared.shares.clone();
         let parts = Parts { layers, writable, tap, shares, ports, user };
-        let (machine, gate, disks) = Machine::wake(template, parts)?;
+        let (machine, gate, disks) = Machine::wake(&template, parts)?;
         let pid = machine.pid();
         let (request, host) = create_request(crate::plan::Parts {
             spec: &self.spec,
@@ -146,6 +146,7 @@ impl Sandbox {
             Reply::Started { .. } => {}
             other => return Err(unexpected("start the container", &other)),
         }
+        template.learn(pid);
         attachment.serve()?;
         let (machine, cgroup) = launching.done()?;
         let writes_to_host = shared.shares.iter().any(|share| !share.read_only);

@@ -7,15 +7,18 @@
 //! ```text
 //! ROOT/templates/lock           held while one is made
 //!               BOOT-KEY        a template; BOOT is that of the host, KEY what it was made of
+//!               BOOT-KEY.needed which of its memory a start needs, as the first one from it has shown
 //!               .new            one in the making
 //! ```
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use sbx_vmm::machine::{SavedMachine, WorkingSet};
 
 use crate::artifacts::Artifacts;
 use crate::error::Error;
@@ -26,6 +29,15 @@ use crate::size::Size;
 const KEPT: usize = 8;
 /// Longest wait for the agent to end its knock.
 const KNOCK: Duration = Duration::from_secs(10);
+
+/// A template, and what is known of starts from it.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) file: File,
+    /// Which of its memory a start needs; `None` until there was one.
+    pub(crate) needed: Option<WorkingSet>,
+    path: PathBuf,
+}
 
 /// The templates below a directory.
 #[derive(Clone, Debug)]
@@ -42,17 +54,17 @@ impl Templates {
 
     /// The template of a machine of this size, which is made where there is none. `user` is who the machine's process
     /// becomes meanwhile.
-    pub(crate) fn get(&self, size: Size, artifacts: &Artifacts, user: u32) -> Result<File, Error> {
+    pub(crate) fn get(&self, size: Size, artifacts: &Artifacts, user: u32) -> Result<Template, Error> {
         let path = self.directory.join(key(size, artifacts)?);
-        if let Ok(file) = File::open(&path) {
-            return Ok(file);
+        if let Ok(template) = Template::open(&path) {
+            return Ok(template);
         }
         let step = || format!("keep a template of the virtual machine in {}", self.directory.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(Error::io(step()))?;
         let lock = File::create(self.directory.join("lock")).map_err(Error::io(step()))?;
         lock.lock().map_err(Error::io(step()))?;
-        if let Ok(file) = File::open(&path) {
-            return Ok(file);
+        if let Ok(template) = Template::open(&path) {
+            return Ok(template);
         }
         let new = self.directory.join(".new");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&new);
@@ -65,7 +77,7 @@ impl Templates {
         }
         self.forget_old(&path);
         // Opened anew: nobody can write to what others are made from.
-        File::open(&path).map_err(Error::io(step()))
+        Template::open(&path).map_err(Error::io(step()))
     }
 
     /// Removes those of other boots of the host, and the oldest. Machines that were made from one keep it.
@@ -74,7 +86,8 @@ impl Templates {
         let mut others: Vec<(SystemTime, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let path = entry.path();
-            if path == *newest || !entry.file_name().to_string_lossy().contains('-') {
+            let is_template = entry.file_name().to_string_lossy().contains('-') && path.extension().is_none();
+            if path == *newest || !is_template {
                 continue;
             }
             let made = entry.metadata().and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -85,8 +98,35 @@ impl Templates {
         for (_, path) in others.iter().take(stale.max(others.len().saturating_sub(KEPT - 1))) {
             // One that stays takes room and does no harm.
             let _ = fs::remove_file(path);
+            let _ = fs::remove_file(needed_of(path));
         }
     }
+}
+
+impl Template {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let needed = fs::read(needed_of(path)).ok().and_then(|bytes| WorkingSet::from_bytes(&bytes));
+        Ok(Self { file, needed, path: path.to_owned() })
+    }
+
+    /// Notes what a machine that has just started from it has needed, if nobody has done so yet. What cannot be noted makes
+    /// later starts slower.
+    pub(crate) fn learn(&self, pid: i32) {
+        if self.needed.is_some() {
+            return;
+        }
+        let saved = self.file.try_clone().ok().and_then(|file| SavedMachine::open(file).ok());
+        let Some(Ok(Some(needed))) = saved.map(|saved| saved.working_set(pid)) else { return };
+        let new = self.path.with_extension(format!("needed.{pid}"));
+        if fs::write(&new, needed.to_bytes()).and_then(|()| fs::rename(&new, needed_of(&self.path))).is_err() {
+            let _ = fs::remove_file(&new);
+        }
+    }
+}
+
+fn needed_of(template: &Path) -> PathBuf {
+    template.with_extension("needed")
 }
 
 fn boot_of(path: &Path) -> Option<String> {
@@ -166,10 +206,12 @@ mod tests {
             path
         };
         let (lock, other_boot) = (file("lock", 1000), file("aa-1", 1));
+        let beside = [file("bb-0.needed", 0), file("bb-9.needed", 90)];
         let own: Vec<PathBuf> = (0..10).map(|age| file(&format!("bb-{age}"), 10 * age)).collect();
         templates.forget_old(&own[0]);
         assert!(lock.exists() && !other_boot.exists());
         let kept: Vec<bool> = own.iter().map(|path| path.exists()).collect();
         assert_eq!(kept, [true, true, true, true, true, true, true, true, false, false]);
+        assert_eq!(beside.map(|path| path.exists()), [true, false]);
     }
 }

@@ -9,8 +9,10 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use kvm_bindings::{KVM_MEM_READONLY, Xsave, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_READONLY, KVMIO, Xsave, kvm_pre_fault_memory, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+use vmm_sys_util::ioctl_iowr_nr;
 
 use crate::kvm::vm::Slot;
 
@@ -29,6 +31,24 @@ pub(super) fn map(vm: &VmFd, slot: &Slot, host: *mut u8) -> Result<(), kvm_ioctl
     // SAFETY: the caller gives memory that is mapped for as long as the machine (see above), and every access of ours to
     // it is volatile, so the guest's writes break no assumption of the compiler.
     unsafe { vm.set_user_memory_region(region) }
+}
+
+ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);
+
+/// Makes the second-level page tables of a piece of guest memory, as far as the host has its pages.
+pub(super) fn map_pages(vcpu: &VcpuFd, gpa: u64, size: u64) -> Result<(), kvm_ioctls::Error> {
+    let mut range = kvm_pre_fault_memory { gpa, size, ..Default::default() };
+    while range.size > 0 {
+        // SAFETY: the kernel writes to the range, which lives, how far it came.
+        let result = unsafe { ioctl_with_mut_ref(vcpu, KVM_PRE_FAULT_MEMORY(), &mut range) };
+        if result < 0 {
+            let error = kvm_ioctls::Error::last();
+            if !matches!(error.errno(), libc::EINTR | libc::EAGAIN) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes a vCPU's thread out of `KVM_RUN`, and keeps it from going in.

@@ -13,6 +13,7 @@ use crate::kvm::start::{self, Start};
 use crate::kvm::sys::{self, Kick};
 use crate::kvm::vm::Vm;
 use crate::kvm::{cpuid, state};
+use crate::memory::Piece;
 
 /// The longest instruction of x86, in bytes.
 const LONGEST_INSTRUCTION: u64 = 15;
@@ -26,6 +27,7 @@ pub struct Vcpu {
     pub(super) xsave_bytes: usize,
     /// The model-specific registers that make up its state.
     pub(super) msrs: Vec<u32>,
+    maps_ahead: bool,
 }
 
 impl Vcpu {
@@ -35,7 +37,8 @@ impl Vcpu {
         let leaves = cpuid::leaves(&vm.cpuid, index, count)?;
         fd.set_cpuid2(&leaves).map_err(Error::host("describe the processor (KVM_SET_CPUID2)"))?;
         start::prepare(&fd)?;
-        Ok(Self { index, fd, xsave_bytes: vm.xsave_bytes, msrs: state::registers(vm.msrs.as_slice()) })
+        let (xsave_bytes, maps_ahead) = (vm.xsave_bytes, vm.maps_ahead);
+        Ok(Self { index, fd, xsave_bytes, msrs: state::registers(vm.msrs.as_slice()), maps_ahead })
     }
 
     /// Its number.
@@ -56,6 +59,19 @@ impl Vcpu {
     /// What takes it out of the guest. May not be used after the vCPU is gone.
     pub fn kick(&mut self) -> Kick {
         Kick::new(&mut self.fd)
+    }
+
+    /// Shows pieces of memory to the guest that are there, so that it need not ask for each page. A KVM that cannot leaves
+    /// it to the guest to ask.
+    pub(crate) fn map(&self, pieces: impl Iterator<Item = Piece>) -> Result<()> {
+        if !self.maps_ahead {
+            return Ok(());
+        }
+        for piece in pieces {
+            sys::map_pages(&self.fd, piece.start.0, piece.bytes)
+                .map_err(Error::host("show memory to the guest (KVM_PRE_FAULT_MEMORY)"))?;
+        }
+        Ok(())
     }
 
     /// Runs the guest until it needs something.

@@ -1,6 +1,9 @@
 //! The machine as KVM knows it: memory slots, interrupt controllers, timer, and the doors to and from devices.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, MsrList, kvm_cpuid_entry2, kvm_pit_config};
+use kvm_bindings::{
+    CpuId, KVM_CAP_PRE_FAULT_MEMORY, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, MsrList, kvm_cpuid_entry2,
+    kvm_pit_config,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -31,6 +34,8 @@ pub struct Vm {
     pub(super) msrs: MsrList,
     /// Size of the extended registers' state, in bytes.
     pub(super) xsave_bytes: usize,
+    /// Whether memory can be shown to the guest before it asks (`KVM_PRE_FAULT_MEMORY`, Linux 6.11).
+    pub(super) maps_ahead: bool,
 }
 
 impl Vm {
@@ -45,7 +50,8 @@ impl Vm {
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::host("KVM_GET_SUPPORTED_CPUID"))?;
         let msrs = kvm.get_msr_index_list().map_err(Error::host("KVM_GET_MSR_INDEX_LIST"))?;
         let xsave_bytes = fd.check_extension_int(Cap::Xsave2).max(0) as usize;
-        Ok(Self { fd, cpuid, msrs, xsave_bytes })
+        let maps_ahead = fd.check_extension_raw(KVM_CAP_PRE_FAULT_MEMORY.into()) > 0;
+        Ok(Self { fd, cpuid, msrs, xsave_bytes, maps_ahead })
     }
 
     /// The leaves of the first of so many vCPUs: what a guest knows of the host.

@@ -147,6 +147,8 @@ impl Builder {
         }
         let mut vcpus = self.vcpus()?;
         saved.restore(&self.vm, &mut vcpus, &self.devices)?;
+        self.memory.populate(saved.needed())?;
+        vcpus[0].map(saved.needed().pieces(self.config.memory))?;
         Ok(self.finish(vcpus))
     }
 

@@ -14,6 +14,7 @@ mod sys;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::memory::WorkingSet;
 pub use build::{Boot, Builder, Initrd};
 pub use control::{Remote, pair};
 pub use run::Machine;

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::kvm::{InterruptState, Vcpu, VcpuState, Vm};
 use crate::layout::{self, PAGE};
 use crate::machine::MachineConfig;
-use crate::memory::Memory;
+use crate::memory::{Memory, WorkingSet};
 use crate::virtio::{Transport, TransportState};
 
 const MAGIC: [u8; 8] = *b"sbxvm\0\0\n";
@@ -48,6 +48,7 @@ pub struct SavedMachine {
     file: File,
     memory: u64,
     state: State,
+    needed: WorkingSet,
 }
 
 /// The parts of a machine, which stands still but for its devices.
@@ -144,7 +145,7 @@ impl SavedMachine {
         let mut bytes = vec![0; length as usize];
         file.read_exact_at(&mut bytes, HEADER).map_err(Error::host("read the saved machine"))?;
         let state = postcard::from_bytes(&bytes).map_err(|error| Error::State(error.to_string()))?;
-        Ok(Self { file, memory, state })
+        Ok(Self { file, memory, state, needed: WorkingSet::default() })
     }
 
     /// What the machine is.
@@ -156,6 +157,21 @@ impl SavedMachine {
     /// How many devices its guest was told of.
     pub(super) fn addresses(&self) -> usize {
         self.state.config.addresses.max(self.state.devices.len())
+    }
+
+    /// What process `pid`, which runs a machine from this file, has touched of its memory. `None` where that is more than a
+    /// start needs.
+    pub fn working_set(&self, pid: i32) -> Result<Option<WorkingSet>> {
+        WorkingSet::observe(pid, &self.file, self.memory, self.state.config.memory)
+    }
+
+    /// Which memory the machine will need.
+    pub fn expect(&mut self, needed: WorkingSet) {
+        self.needed = needed;
+    }
+
+    pub(super) fn needed(&self) -> &WorkingSet {
+        &self.needed
     }
 
     pub(super) fn memory(&self) -> Result<Memory> {

@@ -7,6 +7,7 @@
 mod region;
 mod sys;
 mod touched;
+mod working_set;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 pub use region::{Access, Extent, Region};
+pub(crate) use working_set::Piece;
+pub use working_set::WorkingSet;
 
 use crate::error::{Error, Result};
 use crate::kvm::{Slot, Vm};
@@ -102,6 +105,15 @@ impl Memory {
         let Some(touched) = &self.touched else { return Ok(true) };
         let address = self.ram.get_host_address(start)?;
         touched.any(address as u64, bytes as u64).map_err(Error::host("look which memory the guest has touched"))
+    }
+
+    /// Has the pages of a working set there: those that will be written as copies, the others as the file's.
+    pub fn populate(&self, set: &WorkingSet) -> Result<()> {
+        for piece in set.pieces(self.bytes) {
+            let slice = self.ram.get_slice(piece.start, piece.bytes as usize)?;
+            sys::populate(&slice, piece.written).map_err(Error::host("have the guest's memory there"))?;
+        }
+        Ok(())
     }
 
     /// Shows the RAM to the guest.

@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
-use vm_memory::MmapRegion;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{MmapRegion, VolatileSlice};
 
 use crate::memory::region::{Access, Extent};
 
@@ -67,6 +67,21 @@ impl Space {
         let builder = MmapRegionBuilder::new(space.bytes).with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
         // SAFETY: the space is mapped from `start` over `bytes` and, being forgotten here, never unmapped.
         unsafe { builder.with_raw_mmap_pointer(space.start) }.build()
+    }
+}
+
+/// Makes the pages of a piece of the guest's memory, to be written or only read (`MADV_POPULATE_*`). On a kernel before
+/// Linux 5.14 they come when they are touched.
+pub(super) fn populate(slice: &VolatileSlice<'_>, written: bool) -> io::Result<()> {
+    let advice = if written { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the slice is mapped for as long as it lives, and the advice changes no content.
+    if unsafe { libc::madvise(guard.as_ptr().cast(), guard.len(), advice) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        unknown if unknown.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        error => Err(error),
     }
 }
 
