@@ -184,6 +184,8 @@ fn machines_from_one_template_are_not_alike() {
         let last: u64 = seen[3].lines().nth(2).and_then(|text| text.parse().ok()).expect("seconds");
         assert!(host.abs_diff(last) < 30, "the clock of a machine says {last}, that of the host {host}");
         assert_eq!(templates(), before, "none was made anew");
+        let known = m.sh(&format!("ls {}/*.needed", m.path("root/templates").display())).expect_ok();
+        assert_eq!(known.text().lines().count(), 1, "what a start needs is learned from the first one");
     });
 }
 
@@ -193,7 +195,7 @@ fn a_template_that_was_not_finished_is_not_taken() {
         let files = || -> Vec<std::path::PathBuf> {
             let entries = std::fs::read_dir(m.path("root/templates")).expect("the templates");
             let paths = entries.map(|entry| entry.expect("a template").path());
-            paths.filter(|path| !path.ends_with("lock")).collect()
+            paths.filter(|path| !path.ends_with("lock") && path.extension().is_none()).collect()
         };
         // Whoever was killed while making one leaves such a file, and it is no template.
         let before = files();

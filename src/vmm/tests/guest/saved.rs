@@ -53,6 +53,26 @@ fn a_counting_guest_goes_on_where_it_was_saved() {
 }
 
 #[test]
+fn what_one_machine_has_needed_is_there_when_the_next_one_begins() {
+    if !can_run() {
+        return;
+    }
+    let file = counting_file();
+    let running = restored(&file);
+    running.output.wait("number", |bytes| bytes.len() >= 40);
+    let pid = i32::try_from(std::process::id()).unwrap();
+    let needed = SavedMachine::open(file.try_clone().unwrap()).unwrap().working_set(pid).unwrap().unwrap();
+    running.stop();
+    let mut saved = SavedMachine::open(file).unwrap();
+    saved.expect(needed);
+    let again = Running::start(|| Builder::restore(saved, log()).unwrap(), |builder| builder.resume().unwrap());
+    again.output.wait("number", |bytes| bytes.len() >= 400);
+    let numbers = numbers(&again.output.bytes());
+    again.stop();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+}
+
+#[test]
 fn a_machine_that_runs_is_saved_and_goes_on() {
     if !can_run() {
         return;
