@@ -11,6 +11,15 @@ pub enum Error {
     /// The machine ended by itself; what it said last.
     #[error("the virtual machine has ended: {0}")]
     MachineEnded(String),
+    /// The machine could not be put together, or could not go on.
+    #[error("the virtual machine: {0}")]
+    Machine(#[from] sbx_vmm::Error),
+    /// One of its devices could not be made.
+    #[error("a device of the virtual machine: {0}")]
+    Device(#[from] sbx_vmm::virtio::DeviceError),
+    /// One of its disks could not be made.
+    #[error("a disk of the virtual machine: {0}")]
+    Disk(#[from] sbx_vmm::virtio::blk::BlkError),
     /// The agent does not answer, or not as it should.
     #[error("the virtual machine's agent, asked to {step}: {problem}")]
     Conversation {

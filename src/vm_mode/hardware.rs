@@ -52,28 +52,28 @@ pub(crate) fn config(size: Size) -> MachineConfig {
 pub(crate) fn add_standing(builder: &mut Builder, mut ports: Vec<u32>, gate: InnerGate) -> Result<(), Error> {
     ports.push(READY_PORT);
     let config = vsock::Config { allowed_ports: ports, ..vsock::Config::default() };
-    let vsock = Vsock::new(config, gate).map_err(|error| broken(&error))?;
-    let rng = Rng::new(RngConfig { name: "rng".into() }).map_err(|error| broken(&error))?;
+    let vsock = Vsock::new(config, gate)?;
+    let rng = Rng::new(RngConfig { name: "rng".into() })?;
     let config = BalloonConfig { name: "balloon".into(), target: 0, deflate_on_oom: true };
-    let (balloon, _control) = Balloon::new(config).map_err(|error| broken(&error))?;
-    builder.add_device(Box::new(vsock)).map_err(|error| broken(&error))?;
-    builder.add_device(Box::new(rng)).map_err(|error| broken(&error))?;
-    builder.add_device(Box::new(balloon)).map_err(|error| broken(&error))
+    let (balloon, _control) = Balloon::new(config)?;
+    builder.add_device(Box::new(vsock))?;
+    builder.add_device(Box::new(rng))?;
+    Ok(builder.add_device(Box::new(balloon))?)
 }
 
 /// Adds the devices of one container, in the order of [`addresses`].
 pub(crate) fn add_own(builder: &mut Builder, parts: Parts) -> Result<(), Error> {
     let layers = Blk::new(disk("layers", Access::ReadOnly), layer_extents(&parts.layers)?);
-    builder.add_device(Box::new(layers.map_err(|error| broken(&error))?)).map_err(|error| broken(&error))?;
+    builder.add_device(Box::new(layers?))?;
     let extent = Extent::whole(parts.writable).map_err(Error::io("measure the writable layer"))?;
     let writable = Blk::new(disk("writable", Access::ReadWrite), vec![extent]);
-    builder.add_device(Box::new(writable.map_err(|error| broken(&error))?)).map_err(|error| broken(&error))?;
+    builder.add_device(Box::new(writable?))?;
     if let Some(Tap { fd, card, mtu }) = parts.tap {
-        let card = net::Net::new(net::Config { mac: card, mtu }, fd).map_err(|error| broken(&error))?;
-        builder.add_device(Box::new(card)).map_err(|error| broken(&error))?;
+        let card = net::Net::new(net::Config { mac: card, mtu }, fd)?;
+        builder.add_device(Box::new(card))?;
     }
     for share in &parts.shares {
-        builder.add_device(Box::new(open_device(share)?)).map_err(|error| broken(&error))?;
+        builder.add_device(Box::new(open_device(share)?))?;
     }
     Ok(())
 }
@@ -89,10 +89,6 @@ pub(crate) fn addresses(parts: &Parts) -> Result<std::ops::Range<usize>, Error> 
         )));
     }
     Ok(STANDING..STANDING + own)
-}
-
-pub(crate) fn broken(error: &dyn std::fmt::Display) -> Error {
-    Error::MachineEnded(error.to_string())
 }
 
 /// What the process may do once everything is open. The threads that serve shares keep what acting for the users of the

@@ -84,17 +84,17 @@ impl Machine {
         let open = |path: &Path| File::open(path).map_err(Error::io(format!("open {}", path.display())));
         let (kernel, agent) = (open(&artifacts.kernel)?, open(&artifacts.agent)?);
         let (gate, inner) = Gate::pair().map_err(Error::io("make the way to the virtual machine"))?;
-        let (remote, control) = sbx_vmm::machine::pair().map_err(|error| hardware::broken(&error))?;
+        let (remote, control) = sbx_vmm::machine::pair()?;
         let kept = [inner.as_fd().as_raw_fd(), control.as_raw_fd(), kernel.as_raw_fd(), agent.as_raw_fd()];
         let machine = Self::spawn(kept.into(), |out| {
             let mut builder =
-                Builder::new(hardware::config(size), log(&out)?).map_err(|error| hardware::broken(&error))?;
-            builder.serial(Box::new(out)).map_err(|error| hardware::broken(&error))?;
+                Builder::new(hardware::config(size), log(&out)?)?;
+            builder.serial(Box::new(out))?;
             builder.control(control);
             hardware::add_standing(&mut builder, Vec::new(), inner)?;
             let initramfs = initramfs(agent)?;
             let boot = Boot { kernel: &kernel, initrd: Some(Initrd::Bytes(&initramfs)) };
-            let machine = builder.boot(&boot).map_err(|error| hardware::broken(&error))?;
+            let machine = builder.boot(&boot)?;
             drop(initramfs);
             run(machine, user, false)
         })?;
@@ -249,18 +249,18 @@ fn child(mut out: PipeWriter, body: impl FnOnce(PipeWriter) -> Result<Exit, Erro
 fn wake(template: &Template, parts: Parts, gate: InnerGate, out: PipeWriter) -> Result<Exit, Error> {
     let (user, serves_files) = (parts.user, !parts.shares.is_empty());
     let file = template.file.try_clone().map_err(Error::io("open the template"))?;
-    let mut saved = SavedMachine::open(file).map_err(|error| hardware::broken(&error))?;
+    let mut saved = SavedMachine::open(file)?;
     saved.expect(template.needed.clone().unwrap_or_default());
-    let mut builder = Builder::restore(saved, log(&out)?).map_err(|error| hardware::broken(&error))?;
-    builder.serial(Box::new(out)).map_err(|error| hardware::broken(&error))?;
+    let mut builder = Builder::restore(saved, log(&out)?)?;
+    builder.serial(Box::new(out))?;
     hardware::add_standing(&mut builder, parts.ports.clone(), gate)?;
     hardware::add_own(&mut builder, parts)?;
-    run(builder.resume().map_err(|error| hardware::broken(&error))?, user, serves_files)
+    run(builder.resume()?, user, serves_files)
 }
 
 fn run(mut machine: sbx_vmm::machine::Machine, user: u32, serves_files: bool) -> Result<Exit, Error> {
-    machine.confine(&hardware::confinement(user, serves_files)?).map_err(|error| hardware::broken(&error))?;
-    machine.run().map_err(|error| hardware::broken(&error))
+    machine.confine(&hardware::confinement(user, serves_files)?)?;
+    Ok(machine.run()?)
 }
 
 /// What the machine has to say beside its end.

@@ -160,8 +160,8 @@ fn make(size: Size, artifacts: &Artifacts, user: u32, file: &File) -> Result<(),
         knock.set_read_timeout(Some(KNOCK)).map_err(Error::io("wait for the agent"))?;
         // It sends nothing; it ends the connection when it listens.
         let _ = knock.read(&mut [0]).map_err(Error::io("wait for the agent"))?;
-        remote.save(file).map_err(|error| Error::MachineEnded(error.to_string()))?;
-        remote.stop().map_err(|error| Error::MachineEnded(error.to_string()))
+        remote.save(file)?;
+        Ok(remote.stop()?)
     });
     match saved {
         Ok(()) => machine.wait(DEATH_PATIENCE).map_or(Ok(()), |words| Err(Error::MachineEnded(words))),
