@@ -20,11 +20,10 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 
-use crate::default_bridge::current;
 use crate::definition::{self, NetworkOptions, Subnet, lock};
 use crate::link::{self, Counters, Link};
 use crate::netlink::Conversation;
-use crate::subnet::{conflict, relocate};
+use crate::subnet::{conflict, decide, relocate};
 use crate::sys::interface_flags;
 use crate::tap::{self, Offload};
 use crate::{Definition, Endpoint, Error, MacAddress, Result};
@@ -134,6 +133,41 @@ fn find(netlink: &mut Conversation, network: &Definition) -> Result<Option<Link>
         Some(link) if link.kind != "bridge" => Err(Error::NotABridge { name: link.name }),
         other => Ok(other),
     }
+}
+
+/// The definition as it is persisted, or decided and persisted now.
+pub(crate) fn current(path: &Path, options: &NetworkOptions) -> Result<Definition> {
+    let definition = definition::load_or_create(path, || {
+        let occupied = link::occupied(&mut Conversation::route()?)?;
+        decide(options, &occupied, kernel_has_ipv6())
+    })?;
+    match difference(&definition, options) {
+        None => Ok(definition),
+        Some((actual, wanted)) => {
+            Err(Error::DefinitionChanged { network: definition.name, actual, wanted, definition: path.into() })
+        }
+    }
+}
+
+/// What the options fix and the network has otherwise.
+fn difference(network: &Definition, options: &NetworkOptions) -> Option<(String, String)> {
+    let (subnet, gateway) = network.ipv4()?;
+    let subnet6 = network.ipv6().map(|(subnet, _)| subnet);
+    let differs = |actual: String, wanted: Option<String>| {
+        wanted.filter(|wanted| *wanted != actual).map(|wanted| (actual, wanted))
+    };
+    differs(format!("subnet {subnet}"), options.subnet.map(|wanted| format!("subnet {}", wanted.trunc())))
+        .or_else(|| differs(format!("gateway {gateway}"), options.gateway.map(|wanted| format!("gateway {wanted}"))))
+        .or_else(|| {
+            let actual = subnet6.map_or("no IPv6 subnet".into(), |subnet| format!("IPv6 subnet {subnet}"));
+            let wanted = match (options.ipv6, options.subnet6) {
+                (definition::Ipv6::Off, _) => Some("no IPv6 subnet".into()),
+                (definition::Ipv6::Auto, wanted) => wanted.map(|wanted| format!("IPv6 subnet {}", wanted.trunc())),
+            };
+            differs(actual, wanted)
+        })
+        .or_else(|| differs(format!("MTU {}", network.mtu), Some(format!("MTU {}", options.mtu))))
+        .or_else(|| differs(format!("bridge {}", network.interface), Some(format!("bridge {}", options.interface))))
 }
 
 /// Makes the bridge, or finds that another process did, and says what network it is of.

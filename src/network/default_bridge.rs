@@ -18,7 +18,7 @@ use crate::lease::Leases;
 use crate::link::{self, Counters};
 use crate::netlink::Conversation;
 use crate::nft::{self, ports::Translation};
-use crate::{Endpoint, Error, Fixed, InterfaceStats, MacAddress, Offload, Protocol, Published, Result, bridge, subnet};
+use crate::{Endpoint, Error, Fixed, InterfaceStats, MacAddress, Offload, Protocol, Published, Result, bridge};
 
 /// Name of the interface inside the container.
 const INTERFACE: &str = "eth0";
@@ -52,7 +52,7 @@ impl Network {
     /// [`Error::DefinitionChanged`] where `options` fixes something that the network was made without.
     pub fn open(state: &Path, run: &Path, options: &NetworkOptions) -> Result<Network> {
         let path = definition::path(state, "bridge");
-        let definition = current(&path, options)?;
+        let definition = bridge::current(&path, options)?;
         let leases = Leases::new(run, &definition.name);
         Ok(Network { definition, options: options.clone(), path, run: run.into(), leases })
     }
@@ -78,7 +78,7 @@ impl Network {
         // In this order: whoever makes the bridge persists the definition before it is up.
         let ready = bridge::is_up(&route, &self.definition)?;
         self.definition = if ready {
-            current(&self.path, &self.options)?
+            bridge::current(&self.path, &self.options)?
         } else {
             bridge::make(&mut route, &self.path, &self.options, &self.run)?
         };
@@ -254,39 +254,4 @@ fn forget_old_flows(netlink: &mut Conversation, removed: &[Translation]) -> Resu
 
 fn family(address: IpAddr) -> libc::c_int {
     if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
-}
-
-/// The definition as it is persisted, or decided and persisted now.
-pub(crate) fn current(path: &Path, options: &NetworkOptions) -> Result<Definition> {
-    let definition = definition::load_or_create(path, || {
-        let occupied = link::occupied(&mut Conversation::route()?)?;
-        subnet::decide(options, &occupied, bridge::kernel_has_ipv6())
-    })?;
-    match difference(&definition, options) {
-        None => Ok(definition),
-        Some((actual, wanted)) => {
-            Err(Error::DefinitionChanged { network: definition.name, actual, wanted, definition: path.into() })
-        }
-    }
-}
-
-/// What the options fix and the network has otherwise.
-fn difference(network: &Definition, options: &NetworkOptions) -> Option<(String, String)> {
-    let (subnet, gateway) = network.ipv4()?;
-    let subnet6 = network.ipv6().map(|(subnet, _)| subnet);
-    let differs = |actual: String, wanted: Option<String>| {
-        wanted.filter(|wanted| *wanted != actual).map(|wanted| (actual, wanted))
-    };
-    differs(format!("subnet {subnet}"), options.subnet.map(|wanted| format!("subnet {}", wanted.trunc())))
-        .or_else(|| differs(format!("gateway {gateway}"), options.gateway.map(|wanted| format!("gateway {wanted}"))))
-        .or_else(|| {
-            let actual = subnet6.map_or("no IPv6 subnet".into(), |subnet| format!("IPv6 subnet {subnet}"));
-            let wanted = match (options.ipv6, options.subnet6) {
-                (definition::Ipv6::Off, _) => Some("no IPv6 subnet".into()),
-                (definition::Ipv6::Auto, wanted) => wanted.map(|wanted| format!("IPv6 subnet {}", wanted.trunc())),
-            };
-            differs(actual, wanted)
-        })
-        .or_else(|| differs(format!("MTU {}", network.mtu), Some(format!("MTU {}", options.mtu))))
-        .or_else(|| differs(format!("bridge {}", network.interface), Some(format!("bridge {}", options.interface))))
 }

@@ -156,8 +156,7 @@ pub(crate) fn load_or_create(path: &Path, create: impl FnOnce() -> Result<Defini
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
-    let lock_path = directory.join(".lock");
-    let _lock = lock(&lock_path)?;
+    let _lock = lock_beside(path)?;
     if let Some(definition) = load(path)? {
         return Ok(definition);
     }
@@ -168,9 +167,14 @@ pub(crate) fn load_or_create(path: &Path, create: impl FnOnce() -> Result<Defini
 
 /// Persists another definition in the place of the one there is.
 pub(crate) fn replace(path: &Path, definition: Definition) -> Result<Definition> {
-    let _lock = lock(&path.with_file_name(".lock"))?;
+    let _lock = lock_beside(path)?;
     persist(path, &definition)?;
     Ok(definition)
+}
+
+/// Held while a definition is decided or replaced.
+fn lock_beside(path: &Path) -> Result<Flock<fs::File>> {
+    lock(&path.with_file_name(".lock"))
 }
 
 /// Takes the exclusive lock of a file, which is made where it is missing. The kernel frees it with its holder.

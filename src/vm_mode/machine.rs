@@ -87,8 +87,7 @@ impl Machine {
         let (remote, control) = sbx_vmm::machine::pair()?;
         let kept = [inner.as_fd().as_raw_fd(), control.as_raw_fd(), kernel.as_raw_fd(), agent.as_raw_fd()];
         let machine = Self::spawn(kept.into(), |out| {
-            let mut builder =
-                Builder::new(hardware::config(size), log(&out)?)?;
+            let mut builder = Builder::new(hardware::config(size), log(&out)?)?;
             builder.serial(Box::new(out))?;
             builder.control(control);
             hardware::add_standing(&mut builder, Vec::new(), inner)?;
