@@ -10,7 +10,7 @@ use crate::layout::{COMMAND_LINE, COMMAND_LINE_MAX, DEVICE_SIZE};
 ///
 /// `no_timer_check`: a hypervisor's timer need not be tested. `random.trust_cpu`: RDRAND is the host's. `tsc=reliable` is
 /// not here: whether it is, is said by the clock that KVM offers.
-const ALWAYS: &str = "reboot=k panic=-1 nokaslr pci=off acpi=off i8042.noaux i8042.nomux i8042.dumbkbd i8042.nopnp \
+const ALWAYS: &str = "reboot=k panic=-1 pci=off acpi=off i8042.noaux i8042.nomux i8042.dumbkbd i8042.nopnp \
                       8250.nr_uarts=1 no_timer_check random.trust_cpu=on";
 
 /// A command line that fits.

@@ -149,13 +149,16 @@ fn console() -> Checked {
     terminal.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&console, SetArg::TCSANOW, &terminal)?;
     console.write_all(b"the guest speaks\n")?;
+    let mut lines = BufReader::new(console.try_clone()?);
     let mut line = String::new();
-    BufReader::new(&console).read_line(&mut line)?;
+    lines.read_line(&mut line)?;
     // More than the host's pipe and the device keep: it must neither stop the guest nor be kept.
     for _ in 0..300 {
         console.write_all(&[b'x'; 1000])?;
     }
-    must(line == "the host speaks\n", &format!("the host said {line:?}"))
+    println!("guest: console has spoken");
+    lines.read_line(&mut line)?;
+    must(line == "the host speaks\nthe host has heard\n", &format!("the host said {line:?}"))
 }
 
 /// Leaves the balloon to the host, then gives memory back by itself, and waits until the host has seen it.

@@ -1,7 +1,8 @@
 //! The first program of a test's guest. Its arguments say what it does: `interrupts` shows them, `tick` counts for ever,
-//! `exercise` uses all devices, `look-again N` lets the driver look at device N again. At the end it resets the machine.
+//! `exercise` uses all devices, `image blk|pmem` reads an image, `look-again N` lets the driver look at device N again. At the end it resets the machine.
 
 mod exercise;
+mod image;
 
 use std::env;
 use std::error::Error;
@@ -23,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     mount(nothing, "/proc", Some("proc"), MsFlags::empty(), nothing)?;
     mount(nothing, "/sys", Some("sysfs"), MsFlags::empty(), nothing)?;
     mount(nothing, "/run", Some("tmpfs"), MsFlags::empty(), nothing)?;
+    mount(nothing, "/dev", Some("devtmpfs"), MsFlags::empty(), nothing)?;
     println!("init: {} processors", thread::available_parallelism()?);
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
@@ -30,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "interrupts" => print!("{}", fs::read_to_string("/proc/interrupts")?),
             "tick" => tick(),
             "exercise" => exercise::all(),
+            "image" => image::read(&words.next().ok_or("by which way?")?)?,
             "look-again" => look_again(&words.next().ok_or("at which device?")?)?,
             other => println!("init: what is {other}?"),
         }

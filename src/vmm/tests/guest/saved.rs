@@ -67,9 +67,11 @@ fn what_one_machine_has_needed_is_there_when_the_next_one_begins() {
     saved.expect(needed);
     let again = Running::start(|| Builder::restore(saved, log()).unwrap(), |builder| builder.resume().unwrap());
     again.output.wait("number", |bytes| bytes.len() >= 400);
-    let numbers = numbers(&again.output.bytes());
+    let said = again.output.bytes();
     again.stop();
-    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    // It may have been saved in the middle of a number.
+    let counts = |skip: usize| numbers(&said[skip..]).windows(2).all(|pair| pair[1] == pair[0] + 1);
+    assert!((0..4).any(counts), "{said:?}");
 }
 
 #[test]
