@@ -20,6 +20,10 @@ pub use control::{Remote, pair};
 pub use run::Machine;
 pub use save::SavedMachine;
 
+/// Stack of a thread, in bytes: more than any of them needs, and too little for the host to make a huge page of it, which a
+/// stack would have to itself.
+const STACK: usize = 512 << 10;
+
 /// What a machine is; plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineConfig {

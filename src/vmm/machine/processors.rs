@@ -15,8 +15,8 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::error::{Error, Result};
 use crate::kvm::{Kick, Returned, Vcpu, prepare_kicks};
-use crate::machine::Exit;
 use crate::machine::events::{Event, Events};
+use crate::machine::{Exit, STACK};
 use crate::platform::{Bus, End};
 use crate::virtio::thread::panic_text;
 
@@ -115,6 +115,7 @@ impl Processors {
             };
             let enter = enter.clone();
             let handle = thread::Builder::new()
+                .stack_size(STACK)
                 .name(format!("vcpu{index}"))
                 .spawn(move || thread.body(&enter))
                 .map_err(Error::host(format!("start the thread of vCPU {index}")))?;

@@ -15,7 +15,7 @@ use crate::machine::control::{Reply, Request, receive, send};
 use crate::machine::events::{Event, Events};
 use crate::machine::processors::{Enter, Environment, Processors};
 use crate::machine::save::{self, Parts};
-use crate::machine::{Exit, MachineConfig};
+use crate::machine::{Exit, MachineConfig, STACK};
 use crate::memory::Memory;
 use crate::platform::Bus;
 use crate::sys::borrow;
@@ -102,7 +102,7 @@ fn start_device(worker: Worker, events: &Arc<Events>, threads: Option<Threads>) 
             events.push(Event::Failed(Error::Panic { thread: name, message }));
         }
     };
-    let thread = thread::Builder::new().name(name.clone()).spawn(body).map_err(Error::host(step))?;
+    let thread = thread::Builder::new().name(name.clone()).stack_size(STACK).spawn(body).map_err(Error::host(step))?;
     let ended = || Error::Panic { thread: name, message: "it ended before it began".into() };
     answer.recv().map_err(|_| ended())??;
     Ok(thread)
