@@ -25,6 +25,8 @@ use crate::error::Error;
 use crate::machine::{DEATH_PATIENCE, Machine};
 use crate::size::Size;
 
+/// Name of the file that is locked while one is made.
+const LOCK: &str = "lock";
 /// How many templates are kept; each takes the disk what a machine has touched, some fifty MiB.
 const KEPT: usize = 8;
 /// Longest wait for the agent to end its knock.
@@ -61,7 +63,7 @@ impl Templates {
         }
         let step = || format!("keep a template of the virtual machine in {}", self.directory.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(Error::io(step()))?;
-        let lock = File::create(self.directory.join("lock")).map_err(Error::io(step()))?;
+        let lock = File::create(self.directory.join(LOCK)).map_err(Error::io(step()))?;
         lock.lock().map_err(Error::io(step()))?;
         if let Ok(template) = Template::open(&path) {
             return Ok(template);
@@ -113,15 +115,23 @@ impl Template {
     /// Notes what a machine that has just started from it has needed, if nobody has done so yet. What cannot be noted makes
     /// later starts slower.
     pub(crate) fn learn(&self, pid: i32) {
-        if self.needed.is_some() {
-            return;
+        if self.needed.is_none() {
+            let _ = self.note(pid);
         }
-        let saved = self.file.try_clone().ok().and_then(|file| SavedMachine::open(file).ok());
-        let Some(Ok(Some(needed))) = saved.map(|saved| saved.working_set(pid)) else { return };
-        let new = self.path.with_extension(format!("needed.{pid}"));
-        if fs::write(&new, needed.to_bytes()).and_then(|()| fs::rename(&new, needed_of(&self.path))).is_err() {
-            let _ = fs::remove_file(&new);
+    }
+
+    fn note(&self, pid: i32) -> Result<(), Error> {
+        let step = || format!("note what a start from {} needs", self.path.display());
+        let lock = File::create(self.path.with_file_name(LOCK)).map_err(Error::io(step()))?;
+        if lock.try_lock().is_err() {
+            // Somebody else is at it, or makes a template.
+            return Ok(());
         }
+        let saved = SavedMachine::open(self.file.try_clone().map_err(Error::io(step()))?)?;
+        let Some(needed) = saved.working_set(pid)? else { return Ok(()) };
+        let new = self.path.with_extension("needed.new");
+        let written = fs::write(&new, needed.to_bytes()).and_then(|()| fs::rename(&new, needed_of(&self.path)));
+        written.map_err(Error::io(step()))
     }
 }
 

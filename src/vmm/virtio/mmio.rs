@@ -38,7 +38,7 @@ use crate::virtio::thread::{Activation, Orders, Shared, Worker};
 pub const KICK_REGISTER: u64 = QUEUE_NOTIFY;
 /// The same of the register by which a driver acknowledges an interrupt.
 pub const ACKNOWLEDGE_REGISTER: u64 = INTERRUPT_ACK;
-/// Registers that can be read, but for those of the interrupt and the eight bytes of `SHMLen` and `SHMBase` each.
+/// Registers that a driver can read, but for those that the interrupt shows.
 const SHOWN: [u64; 12] = [
     MAGIC,
     VERSION,
