@@ -5,7 +5,7 @@
 //! of the file meanwhile. Only a hint: whatever is not as expected is left to execve(2), which says what is wrong.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
@@ -38,7 +38,7 @@ impl ReadAhead {
 
     /// Reads the first file that there is.
     pub(crate) fn run(self) {
-        let root = RootDir::new(std::os::fd::AsFd::as_fd(&self.root));
+        let root = RootDir::new(self.root.as_fd());
         for candidate in &self.candidates {
             let Ok(found) = root.open(&candidate.to_string_lossy(), OFlag::O_PATH) else { continue };
             // Opening anything else may do something: a device, a pipe.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use crate::layout::PAGE;
 
-/// Bits of an entry: the page is in memory, or in swap.
-const PRESENT: u64 = 1 << 63;
+/// Bits of an entry: the page is in memory, in swap, one of a file.
+pub(super) const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
+pub(super) const OF_A_FILE: u64 = 1 << 61;
 /// Bytes of an entry.
 const ENTRY: u64 = 8;
 
@@ -31,13 +32,17 @@ impl Touched {
     /// Whether any page of a piece of this process's memory exists.
     pub(super) fn any(&self, address: u64, bytes: u64) -> io::Result<bool> {
         let (first, last) = (address / PAGE, (address + bytes).div_ceil(PAGE));
-        let mut entries = vec![0; ((last - first) * ENTRY) as usize];
-        self.pagemap.read_exact_at(&mut entries, first * ENTRY)?;
-        let mut numbers = entries
-            .chunks_exact(ENTRY as usize)
-            .map(|entry| entry.iter().rfold(0, |n, byte| n << 8 | u64::from(*byte)));
-        Ok(numbers.any(|entry| entry & (PRESENT | SWAPPED) != 0))
+        let entries = entries(&self.pagemap, first, last - first)?;
+        Ok(entries.into_iter().any(|entry| entry & (PRESENT | SWAPPED) != 0))
     }
+}
+
+/// So many entries of the page tables in `pagemap`, from that of page `first` on.
+pub(super) fn entries(pagemap: &File, first: u64, count: u64) -> io::Result<Vec<u64>> {
+    let mut bytes = vec![0; (count * ENTRY) as usize];
+    pagemap.read_exact_at(&mut bytes, first * ENTRY)?;
+    let number = |entry: &[u8]| entry.iter().rfold(0, |number, byte| number << 8 | u64::from(*byte));
+    Ok(bytes.chunks_exact(ENTRY as usize).map(number).collect())
 }
 
 #[cfg(test)]

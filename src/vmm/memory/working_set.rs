@@ -6,23 +6,20 @@
 //! 2021.) It is only a hint: what is missing comes as it would have come.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestAddress;
 
 use crate::error::{Error, Result};
 use crate::layout::{self, PAGE};
+use crate::memory::touched::{OF_A_FILE, PRESENT, entries};
 
 /// The most memory that is taken to be needed, in bytes. A guest that has touched more before it was looked at did more than
 /// start.
 const LIMIT: u64 = 64 << 20;
 /// Page table entries that are read at once.
 const ENTRIES: u64 = 1 << 16;
-
-/// Bits of a page table entry (`Documentation/admin-guide/mm/pagemap.rst`): the page is there; it is one of the file.
-const PRESENT: u64 = 1 << 63;
-const OF_THE_FILE: u64 = 1 << 61;
 
 /// Pages of RAM, by their place in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +56,8 @@ impl WorkingSet {
             let Some(start) = mapping.offset.checked_sub(offset).filter(|start| *start < bytes) else { continue };
             let (first, count) = (start / PAGE, mapping.bytes.min(bytes - start) / PAGE);
             for at in (0..count).step_by(ENTRIES as usize) {
-                let entries = read(&tables, mapping.start / PAGE + at, ENTRIES.min(count - at))?;
+                let entries = entries(&tables, mapping.start / PAGE + at, ENTRIES.min(count - at))
+                    .map_err(Error::host("read a process's page tables"))?;
                 (first + at..).zip(entries).for_each(|(page, entry)| set.add(page, entry));
             }
         }
@@ -71,7 +69,7 @@ impl WorkingSet {
         if entry & PRESENT == 0 {
             return;
         }
-        let written = entry & OF_THE_FILE == 0;
+        let written = entry & OF_A_FILE == 0;
         let Ok(page) = u32::try_from(page) else { return };
         match self.runs.last_mut() {
             Some(run) if run.first + run.pages == page && run.written == written => run.pages += 1,
@@ -130,13 +128,6 @@ impl Mapping {
         let inode = words.nth(1)?.parse().ok()?;
         Some(Self { start, bytes: end.checked_sub(start)?, offset, inode })
     }
-}
-
-fn read(tables: &File, first: u64, count: u64) -> Result<Vec<u64>> {
-    let mut bytes = vec![0; count as usize * 8];
-    tables.read_exact_at(&mut bytes, first * 8).map_err(Error::host("read a process's page tables"))?;
-    let entry = |bytes: &[u8]| bytes.iter().rfold(0, |number, byte| number << 8 | u64::from(*byte));
-    Ok(bytes.chunks_exact(8).map(entry).collect())
 }
 
 #[cfg(test)]
