@@ -7,7 +7,7 @@
 //! [`create`] returns as soon as the child exists, while the child is still building its root: whoever wants to put
 //! links into its network namespace does so at the same time and then calls [`Prepared::start`].
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sys::wait::waitpid;
@@ -89,9 +89,12 @@ pub fn create(plan: &ContainerPlan, handles: Handles) -> Result<Prepared, Error>
     match cloned {
         Cloned::Child => {
             // The creator's copies must not be dropped here: the guard would remove the cgroup, and the visit is
-            // where the child belongs.
+            // where the child belongs. Its end of the channel must not stay open, for it is what the child learns the
+            // creator's death from where that came before it could ask for the death signal.
             std::mem::forget(visit);
+            let creators_end = prepared.channel.as_fd().as_raw_fd();
             std::mem::forget(prepared);
+            let _ = nix::unistd::close(creators_end);
             child.run()
         }
         Cloned::Parent { pid, pidfd } => {
