@@ -56,6 +56,8 @@ pub enum Command {
     Exec(Exec),
     /// Come back to a container's streams.
     Attach(Attach),
+    /// Copy files from or to a container.
+    Copy(Copy),
     /// Show what a container wrote.
     Logs(Logs),
     /// List containers.
@@ -186,6 +188,37 @@ pub struct Exec {
     pub user: Option<String>,
     /// `None` is the container's.
     pub working_dir: Option<String>,
+}
+
+/// `cp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// From where.
+    pub source: CopyEnd,
+    /// To where.
+    pub target: CopyEnd,
+    /// Files in the container become those of its user.
+    pub archive: bool,
+    /// A link is copied as what it leads to.
+    pub follow_link: bool,
+    /// Say nothing; `None` says nothing where there is no terminal.
+    pub quiet: Option<bool>,
+}
+
+/// One end of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyEnd {
+    /// `CONTAINER:PATH`.
+    Container {
+        /// Name or id.
+        container: String,
+        /// Inside it.
+        path: String,
+    },
+    /// A path of this machine.
+    Local(String),
+    /// `-`: an archive on the standard input or output.
+    Stream,
 }
 
 /// `attach`.

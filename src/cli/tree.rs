@@ -12,7 +12,7 @@ use crate::{
         parse::{Operands, Parsed, parse as parse_flags},
     },
     surroundings::Surroundings,
-    verbs::{Verb, container, image, list, system, volume},
+    verbs::{Verb, container, copy, image, list, system, volume},
 };
 
 /// The name that messages use.
@@ -43,6 +43,7 @@ pub(crate) struct Group {
 pub(crate) static TOP: &[Entry] = &[
     entry("attach", &container::ATTACH),
     entry("completion", &system::COMPLETION),
+    entry("cp", &copy::COPY),
     entry("create", &container::CREATE),
     entry("doctor", &system::DOCTOR),
     entry("exec", &container::EXEC),
@@ -78,6 +79,7 @@ pub(crate) static TOP: &[Entry] = &[
 
 static CONTAINER: &[Entry] = &[
     entry("attach", &container::ATTACH),
+    entry("cp", &copy::COPY),
     entry("create", &container::CREATE),
     entry("exec", &container::EXEC),
     entry("inspect", &list::INSPECT_CONTAINER),

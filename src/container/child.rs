@@ -17,7 +17,7 @@ use crate::error::{Error, Step};
 use crate::interfaces;
 use crate::mounts::{self, Sources};
 use crate::path::RootDir;
-use crate::plan::{ContainerPlan, Namespace, TerminalSize};
+use crate::plan::{ContainerPlan, First, Namespace, TerminalSize};
 use crate::process::{self, ProcessSetup, Program};
 use crate::stdio::{TheirEnds, install_terminal};
 use crate::sys::{self, AttributeChange, Recursion, attr};
@@ -35,7 +35,7 @@ pub(crate) struct Child<'a> {
     pub(crate) cgroup_view: Vec<ViewMount>,
     pub(crate) pipes: Option<TheirEnds>,
     pub(crate) process: ProcessSetup<'a>,
-    pub(crate) reaper: Option<OwnedFd>,
+    pub(crate) own_program: Option<OwnedFd>,
 }
 
 impl Child<'_> {
@@ -62,7 +62,12 @@ impl Child<'_> {
             None => self.pipes.as_ref().map_or(Ok(()), TheirEnds::install)?,
         }
         drop(terminal);
-        let program = self.reaper.as_ref().map_or(Program::Own, Program::Reaper);
+        let program = match (self.plan.first, &self.own_program) {
+            (First::Program, _) => Program::Own,
+            (First::Reaper, Some(file)) => Program::Reaper(file),
+            (First::Keeper, Some(file)) => Program::Keeper(file),
+            (_, None) => return Err(Error::new("first process", "there is no program of ours to be it")),
+        };
         self.process.run(program)
     }
 

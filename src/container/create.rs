@@ -35,8 +35,8 @@ pub struct Handles {
     pub stage: PathBuf,
     /// A user namespace with the plan's maps, for idmapped mounts.
     pub user_namespace: Option<OwnedFd>,
-    /// This program's own file, read-only, for the plan's reaper ([`crate::init`]).
-    pub reaper: Option<OwnedFd>,
+    /// This program's own file, read-only, for a first process that is ours ([`crate::init`]).
+    pub own_program: Option<OwnedFd>,
 }
 
 /// A container whose first process waits for its start. Dropping it ends the process and removes its cgroups.
@@ -81,7 +81,7 @@ pub fn create(plan: &ContainerPlan, handles: Handles) -> Result<Prepared, Error>
         cgroup_view: cgroup::inside_view(&hierarchies, &plan.namespaces.cgroup, &plan.cgroup.path),
         pipes: theirs,
         process,
-        reaper: if plan.init { handles.reaper } else { None },
+        own_program: handles.own_program,
     };
     let visit = Visit::joined(&plan.namespaces)?;
     let cloned = sys::clone3(namespaces::clone_flags(&plan.namespaces), cgroup.directory_v2())

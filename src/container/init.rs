@@ -1,4 +1,5 @@
-//! The reaper of `--init`: PID 1 that runs one program as its child, hands signals on to it, reaps every orphan, and ends
+//! What a container's first process is where it is ours. The keeper does nothing but live, as long as somebody is at the
+//! container's files. The reaper of `--init` is PID 1 that runs one program as its child, hands signals on to it, reaps every orphan, and ends
 //! as the child ended.
 //!
 //! It is this program again, executed inside the container under the name [`NAME`] from an open file, so that the image
@@ -17,8 +18,14 @@ use crate::sys;
 /// `argv[0]` of the reaper.
 pub const NAME: &CStr = c"sbx-init";
 
-/// Runs the reaper: `NAME -- PATH ARGV0 ARGS…`. Never returns.
+/// The only argument of the keeper.
+pub(crate) const KEEP: &CStr = c"--keep";
+
+/// Runs the reaper: `NAME -- PATH ARGV0 ARGS…`, or the keeper: `NAME --keep`. Never returns.
 pub fn main(args: Vec<OsString>) -> ! {
+    if args.get(1).is_some_and(|argument| argument.as_encoded_bytes() == KEEP.to_bytes()) {
+        keep();
+    }
     let args: Vec<CString> =
         args.into_iter().skip(2).filter_map(|argument| CString::new(argument.into_vec()).ok()).collect();
     let Some((path, argv)) = args.split_first() else {
@@ -46,6 +53,14 @@ pub fn main(args: Vec<OsString>) -> ! {
             eprintln!("sbx-init: fork: {error}");
             sys::exit_now(125);
         }
+    }
+}
+
+/// Waits for SIGKILL: nobody reaches the first process of a PID namespace with anything else that it does not handle
+/// (pid_namespaces(7)).
+fn keep() -> ! {
+    loop {
+        nix::unistd::pause();
     }
 }
 

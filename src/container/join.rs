@@ -65,15 +65,21 @@ pub fn join(target: Target<'_>, process: &ProcessPlan) -> Result<Running, Error>
             Ok(Running { pid, pidfd, io })
         }
         Err(error) => {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = waitpid(Pid::from_raw(pid), None);
+            kill(pid, &pidfd);
             Err(error)
         }
     }
 }
 
+/// Ends a process that has not become what it was to be.
+pub(crate) fn kill(pid: i32, pidfd: &OwnedFd) {
+    // It may have ended by itself.
+    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+    let _ = waitpid(Pid::from_raw(pid), None);
+}
+
 /// Listens until the program runs; returns the terminal's master end where there is one.
-fn hear(channel: &Channel) -> Result<Option<OwnedFd>, Error> {
+pub(crate) fn hear(channel: &Channel) -> Result<Option<OwnedFd>, Error> {
     let mut terminal = None;
     loop {
         match channel.receive().step(|| "wait for the process".into())? {

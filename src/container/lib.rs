@@ -15,6 +15,7 @@ mod child;
 mod create;
 mod devices;
 mod error;
+pub mod files;
 mod forked;
 pub mod init;
 mod interfaces;

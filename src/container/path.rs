@@ -128,7 +128,7 @@ fn is_node(found: &FileStat, kind: SFlag, device: u64) -> bool {
 }
 
 /// The absolute path that `path` spells, `.` and `..` taken as they are written.
-fn without_dots(path: &str) -> PathBuf {
+pub(crate) fn without_dots(path: &str) -> PathBuf {
     let mut plain = PathBuf::from("/");
     for component in Path::new(path).components() {
         match component {

@@ -42,8 +42,20 @@ pub struct ContainerPlan {
     pub interfaces: Vec<Interface>,
     /// The first process.
     pub process: ProcessPlan,
-    /// Run a small reaper as PID 1 and the process as its child (Docker's `--init`).
-    pub init: bool,
+    /// What the first process executes.
+    pub first: First,
+}
+
+/// What the first process of a container executes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum First {
+    /// The process's own program.
+    #[default]
+    Program,
+    /// A small reaper, which runs the program as its child (Docker's `--init`).
+    Reaper,
+    /// Nothing of the container's: it waits to be killed, so that the container's files can be reached ([`crate::files`]).
+    Keeper,
 }
 
 /// What happens to each kind of namespace (namespaces(7)).

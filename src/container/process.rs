@@ -42,6 +42,8 @@ pub(crate) enum Program<'a> {
     Own,
     /// The reaper, which runs the plan's own as its child: an open file with this program.
     Reaper(&'a OwnedFd),
+    /// The keeper, which runs nothing: the same file.
+    Keeper(&'a OwnedFd),
 }
 
 impl<'a> ProcessSetup<'a> {
@@ -173,14 +175,19 @@ impl<'a> ProcessSetup<'a> {
     }
 
     fn exec(&self, program: Program<'_>, env: &[CString]) -> Error {
+        let reaper = match program {
+            Program::Keeper(file) => return keep(file, env),
+            Program::Reaper(file) => Some(file),
+            Program::Own => None,
+        };
         let name = &self.plan.args[0];
         let path = match find_program(name, env) {
             Ok(path) => path,
             Err(error) => return error,
         };
-        let cause = match program {
-            Program::Own => sys::execve(&path, &self.args, env),
-            Program::Reaper(file) => {
+        let cause = match reaper {
+            None => sys::execve(&path, &self.args, env),
+            Some(file) => {
                 let mut args = vec![CString::from(crate::init::NAME), c"--".to_owned(), path.clone()];
                 args.extend_from_slice(&self.args);
                 sys::fexecve(file.as_fd(), &args, env)
@@ -192,6 +199,11 @@ impl<'a> ProcessSetup<'a> {
         };
         Error::of_kind(kind, format!("exec {}: {}", path.to_string_lossy(), describe(&cause)))
     }
+}
+
+fn keep(file: &OwnedFd, env: &[CString]) -> Error {
+    let args = [crate::init::NAME, crate::init::KEEP].map(CString::from);
+    Error::new("execute the keeper", describe(&sys::fexecve(file.as_fd(), &args, env)))
 }
 
 fn c_string(text: &str, what: &str) -> Result<CString, Error> {

@@ -69,10 +69,15 @@ impl Pipes {
         if process.terminal.is_some() {
             return Ok(None);
         }
-        Self::make(process.stdin).map(Some).step(|| "make pipes".into())
+        Self::make(process.stdin).map(Some)
     }
 
-    fn make(stdin: bool) -> io::Result<Self> {
+    /// Pipes, with the null device as standard input unless it is wanted.
+    pub(crate) fn make(stdin: bool) -> Result<Self, Error> {
+        Self::open_all(stdin).step(|| "make pipes".into())
+    }
+
+    fn open_all(stdin: bool) -> io::Result<Self> {
         let (input, feed) = if stdin {
             let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
             (read, Some(write))

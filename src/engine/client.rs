@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use sbx_protocol::{
-    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FrameError, Hello, Purpose, Reply, Request,
-    SessionId, StreamKind, TerminalSize, VERSION, read_frame, write_frame,
+    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FilesRequest, FrameError, Hello, Purpose, Reply,
+    Request, SessionId, StreamKind, TerminalSize, VERSION, read_frame, write_frame,
 };
 
 use crate::failure;
@@ -136,6 +136,13 @@ impl Client {
     pub fn exec(&mut self, request: ExecRequest) -> Result<Session, ClientError> {
         let streams = request.streams.clone();
         let reply = self.ask(&Request::Exec(Box::new(request)))?;
+        self.open_streams(reply, &streams)
+    }
+
+    /// Starts something with the container's files, with a session at its streams.
+    pub fn files(&mut self, request: FilesRequest) -> Result<Session, ClientError> {
+        let streams = request.streams.clone();
+        let reply = self.ask(&Request::Files(Box::new(request)))?;
         self.open_streams(reply, &streams)
     }
 

@@ -39,6 +39,12 @@ impl Error {
         Self { kind, source: anyhow::Error::msg(message.into()) }
     }
 
+    /// Whether it is an output that nobody reads any more, as it came from whoever was to write to it.
+    pub fn is_broken_pipe(&self) -> bool {
+        let cause = self.source.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// Gives a failure of another kind a kind.
     pub fn of(kind: ErrorKind, source: impl Into<anyhow::Error>) -> Self {
         Self { kind, source: source.into() }

@@ -10,6 +10,7 @@
 //! ```
 
 mod client;
+pub mod copy;
 mod create;
 mod doctor;
 mod error;
@@ -51,7 +52,7 @@ pub use paths::Paths;
 pub use remove::AnonymousVolumes;
 pub use run::Run;
 pub use sbx_protocol::StreamKind;
-pub use standby::Standby;
+pub use standby::{Duty, Standby};
 pub use supervise::main as supervise;
 
 /// The parent of every container's control groups, below the top of each hierarchy.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use sbx_container::files::Task;
 use sbx_container::plan::ProcessPlan;
 use sbx_container::{ProcessIo, Running};
 use sbx_process_mode::NetworkFacts;
@@ -125,6 +126,16 @@ impl Sandbox {
             Self::Process(sandbox) => Started::own(sandbox.exec(process).map_err(|error| told(&error))?).map_err(taken),
             Self::Vm(sandbox) => {
                 Started::remote(sandbox.exec(process).map_err(sbx_vm_mode::Error::into_failure)?).map_err(taken)
+            }
+        }
+    }
+
+    /// Does something with the container's files.
+    pub(crate) fn visit(&self, task: &Task) -> Result<Started, Failure> {
+        match self {
+            Self::Process(sandbox) => Started::own(sandbox.visit(task).map_err(|error| told(&error))?).map_err(taken),
+            Self::Vm(sandbox) => {
+                Started::remote(sandbox.visit(task).map_err(sbx_vm_mode::Error::into_failure)?).map_err(taken)
             }
         }
     }

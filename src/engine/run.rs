@@ -10,7 +10,7 @@ use sbx_sandbox::state::Status;
 
 use crate::client::{Client, Session};
 use crate::remove::{AnonymousVolumes, forget};
-use crate::standby::Standby;
+use crate::standby::{Duty, Standby};
 use crate::{Engine, Error, ErrorKind, Result, reap, spawn};
 
 /// A container that runs, a connection to its supervisor, and perhaps a session.
@@ -27,7 +27,7 @@ pub struct Run {
 impl Engine {
     /// Executes a supervisor for a container that is going to be made and started: it gets ready meanwhile.
     pub fn stand_by(&self, id: &Id) -> Result<Standby> {
-        Ok(Standby::execute(&self.paths, id)?)
+        Ok(Standby::execute(&self.paths, id, Duty::Run)?)
     }
 
     /// Starts a container that does not run, with a session at `streams` from its first byte on. `None` where it runs

@@ -24,6 +24,31 @@ use sbx_sandbox::id::Id;
 use crate::paths::Paths;
 use crate::sys;
 
+/// What a supervisor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// To run the container.
+    Run,
+    /// To keep it up while somebody is at its files.
+    Files,
+}
+
+impl Duty {
+    /// As the last word of the supervisor's command line.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Files => "files",
+        }
+    }
+
+    /// From that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Run, Self::Files].into_iter().find(|duty| duty.word() == word)
+    }
+}
+
 /// One that has been executed and waits.
 #[derive(Debug)]
 pub struct Standby {
@@ -36,11 +61,11 @@ pub struct Standby {
 
 impl Standby {
     /// Executes one for the container `id`, which need not exist yet.
-    pub(crate) fn execute(paths: &Paths, id: &Id) -> anyhow::Result<Self> {
+    pub(crate) fn execute(paths: &Paths, id: &Id, duty: Duty) -> anyhow::Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("make a channel")?;
         let program = sys::sealed_program().context("seal the program")?;
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-        let words: [&OsStr; 8] = [
+        let words: [&OsStr; 9] = [
             "--root".as_ref(),
             paths.root.as_ref(),
             "--run".as_ref(),
@@ -49,6 +74,7 @@ impl Standby {
             paths.config.as_ref(),
             "supervise".as_ref(),
             id.as_str().as_ref(),
+            duty.word().as_ref(),
         ];
         command.arg0("sbx").args(words).stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         // It cannot find the guest's kernel and agent by its own file, which has no directory. Missing ones are named by

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use sbx_container::cgroup::Cgroup;
+use sbx_container::files::{self, Task};
 use sbx_container::overlay::{self, OverlayOptions};
 use sbx_container::plan::{ContainerPlan, Namespace, ProcessPlan};
 use sbx_container::{Error, Handles, Prepared, Running, Target, usage};
@@ -71,7 +72,9 @@ impl Container {
             root: stack(&root, user_namespace.as_ref().map(AsFd::as_fd))?,
             stage: place.stage.to_owned(),
             user_namespace,
-            reaper: Some(place.program.try_clone().map_err(|error| Error::new("duplicate the reaper's file", error))?),
+            own_program: Some(
+                place.program.try_clone().map_err(|error| Error::new("duplicate the reaper's file", error))?,
+            ),
         };
         let prepared = sbx_container::create(&plan, handles)?;
         // The child builds its root meanwhile.
@@ -155,8 +158,16 @@ impl Container {
             return Err(conflict(format!("Container {id} is paused, unpause the container before exec")));
         }
         not_like_the_agent(&mut process);
-        let target = Target { plan: &self.plan, pid: live.pid, pidfd: live.pidfd.as_fd(), cgroup: &live.cgroup };
-        sbx_container::join(target, &process).map_err(|error| Failure::from(&error))
+        sbx_container::join(self.target(live), &process).map_err(|error| Failure::from(&error))
+    }
+
+    /// Does something with its files, frozen or not.
+    pub(crate) fn visit(&self, task: &Task) -> Result<Running, Failure> {
+        files::visit(self.target(self.live()?), task).map_err(|error| Failure::from(&error))
+    }
+
+    fn target<'a>(&'a self, live: &'a Live) -> Target<'a> {
+        Target { plan: &self.plan, pid: live.pid, pidfd: live.pidfd.as_fd(), cgroup: &live.cgroup }
     }
 
     /// Signals the first process.

@@ -1,6 +1,6 @@
 //! `/init` of a microVM, under two names.
 //!
-//! * `sbx-init -- PATH ARGV…` inside a container: the reaper of `--init`.
+//! * `sbx-init …` inside a container: the reaper of `--init`, or the keeper of one whose program does not run.
 //! * everything else: the agent, which is PID 1.
 
 use std::ffi::OsString;

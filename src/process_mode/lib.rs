@@ -10,7 +10,7 @@
 
 mod devices;
 mod error;
-mod files;
+mod etc;
 mod root;
 mod sandbox;
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use sbx_container::cgroup::Cgroup;
+use sbx_container::files::{self, Task};
 use sbx_container::plan::{ContainerPlan, IdMaps, Namespace, ProcessPlan};
 use sbx_container::{Handles, Running, Target, usage};
 use sbx_network::{Attachment, Network, NetworkFacts};
@@ -18,7 +19,7 @@ use sbx_sandbox::volumes::Volumes;
 
 use crate::error::Error;
 use crate::root::RootFs;
-use crate::{devices, files};
+use crate::{devices, etc};
 
 /// What a sandbox finds on its host.
 #[derive(Debug)]
@@ -77,6 +78,12 @@ struct Live {
     _held: Held,
 }
 
+impl Live {
+    fn target(&self) -> Target<'_> {
+        Target { plan: &self.plan, pid: self.pid, pidfd: self.pidfd.as_fd(), cgroup: &self.cgroup }
+    }
+}
+
 impl Setting {
     fn sources<'a>(&'a self, root: &'a RootFs) -> Sources<'a> {
         let Self { volumes, layers, mounts, .. } = self;
@@ -103,7 +110,7 @@ impl Sandbox {
             self.attachment = Some(Attachment::allocate(&self.spec, &mut self.setting.network)?);
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
-        let mut paths = files::write(&self.spec, &self.setting, attachment)?;
+        let mut paths = etc::write(&self.spec, &self.setting, attachment)?;
         let Prepared { sources, held } = volumes::prepare(&self.spec, self.setting.sources(&root))?;
         paths.mount_sources = sources;
         paths.devices = devices::look_up(&self.spec.host_config)?;
@@ -113,7 +120,7 @@ impl Sandbox {
             root: root.mount()?,
             stage: self.setting.run.clone(),
             user_namespace,
-            reaper: Some(self.setting.program.try_clone().map_err(Error::io("duplicate the program's file"))?),
+            own_program: Some(self.setting.program.try_clone().map_err(Error::io("duplicate the program's file"))?),
         };
         let prepared = sbx_container::create(&plan, handles)?;
         // The child builds its root meanwhile.
@@ -140,9 +147,12 @@ impl Sandbox {
 
     /// Runs a further process in the container.
     pub fn exec(&self, process: &ProcessPlan) -> Result<Running, Error> {
-        let live = self.live()?;
-        let target = Target { plan: &live.plan, pid: live.pid, pidfd: live.pidfd.as_fd(), cgroup: &live.cgroup };
-        Ok(sbx_container::join(target, process)?)
+        Ok(sbx_container::join(self.live()?.target(), process)?)
+    }
+
+    /// Does something with the container's files.
+    pub fn visit(&self, task: &Task) -> Result<Running, Error> {
+        Ok(files::visit(self.live()?.target(), task)?)
     }
 
     /// Freezes every process.

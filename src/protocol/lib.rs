@@ -19,7 +19,7 @@ mod message;
 
 pub use frame::{Decoder, FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
-    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, Hello, Purpose, Reply, Request,
-    SessionId, Signal, StreamKind, TerminalSize, VERSION,
+    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, FilesRequest, Hello, Purpose, Reply,
+    Request, SessionId, Signal, StreamKind, TerminalSize, VERSION,
 };
 pub use sbx_container::usage::{BlockUsage, NetworkUsage, ProcessRow, StatsSample, UserNames};

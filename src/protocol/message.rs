@@ -1,6 +1,7 @@
 //! The messages.
 
 use sbx_container::ErrorKind;
+use sbx_container::files::Task;
 use sbx_container::plan::ProcessPlan;
 use sbx_container::usage::{ProcessRow, StatsSample};
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::guest::{CreateRequest, WakeRequest};
 
 /// Version of the words below; both sides must have the same one, since both come from one build.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The first message of every connection, from whoever connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ pub enum Request {
     /// Prepare a further process with a session at its streams. Answered by `Session`; `Ready` starts it.
     Exec(Box<ExecRequest>),
     /// Every stream of the session is connected. Answered by `Done`, or by `Failed` where the process of an `Exec`
-    /// cannot be started.
+    /// or `Files` cannot be started.
     Ready {
         /// The session.
         session: SessionId,
@@ -136,6 +137,9 @@ pub enum Request {
         /// Container id.
         container: String,
     },
+    /// Prepare something to be done with the container's files, with a session at its streams. Answered by `Session`; `Ready`
+    /// starts it. It needs the container to be up and nothing of the container to run: a paused one will do.
+    Files(Box<FilesRequest>),
 }
 
 /// A signal number as Linux numbers them (signal(7)).
@@ -160,6 +164,17 @@ pub struct ExecRequest {
     /// The process.
     pub process: ProcessPlan,
     /// Which streams will be connected; output that nobody takes is read and dropped.
+    pub streams: Vec<StreamKind>,
+}
+
+/// Something to be done with the container's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesRequest {
+    /// Container id.
+    pub container: String,
+    /// What.
+    pub task: Task,
+    /// Which streams will be connected: the archive's, and `Stderr` for what goes wrong on the way.
     pub streams: Vec<StreamKind>,
 }
 

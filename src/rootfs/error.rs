@@ -129,6 +129,21 @@ pub enum RootfsError {
     },
 }
 
+impl From<sbx_archive::Error> for LayerError {
+    fn from(error: sbx_archive::Error) -> Self {
+        use sbx_archive::Error;
+        match error {
+            Error::Read(error) => Self::Read(error),
+            Error::Truncated { offset, inside } => Self::Truncated { offset, inside },
+            Error::Malformed { offset, what } => Self::Malformed { offset, what },
+            Error::Entry { name, what } => Self::Entry { name, what },
+            Error::Limit { of, limit } => Self::Limit { of, limit },
+            // Reading a tar makes no files.
+            other => Self::Read(io::Error::other(other)),
+        }
+    }
+}
+
 impl RootfsError {
     pub(crate) fn io(step: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self::Io { step, path: path.as_ref().to_owned(), source: source.into() }

@@ -26,7 +26,6 @@ mod shared_mounts;
 mod spread;
 mod store;
 mod sys;
-mod tar;
 mod volume;
 mod volume_mount;
 pub mod volumes;

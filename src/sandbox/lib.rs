@@ -15,6 +15,7 @@ pub mod host_config;
 pub mod id;
 pub mod inspect;
 pub mod isolation;
+mod kept;
 pub mod log_attributes;
 pub mod names;
 pub mod oci;

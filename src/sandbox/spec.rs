@@ -43,6 +43,9 @@ pub struct SandboxSpec {
     pub mounts: Vec<MountPoint>,
     /// What `security_opt` means.
     pub security: Security,
+    /// Its program is not to run ([`Self::kept`]).
+    #[serde(skip)]
+    pub only_kept: bool,
 }
 
 impl SandboxSpec {

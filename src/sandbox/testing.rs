@@ -27,6 +27,7 @@ pub(crate) fn spec(name: &str) -> SandboxSpec {
         networking: NetworkingConfig::default(),
         mounts: Vec::new(),
         security: Security::default(),
+        only_kept: false,
     }
 }
 

@@ -5,10 +5,13 @@ use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sbx_container::cgroup::{Cgroup, Hierarchies};
+use sbx_container::files::Task;
 use sbx_container::plan::{CgroupPlan, ProcessPlan, Resources};
 use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts, Offload};
 use sbx_protocol::guest::{Uplink, WakeRequest};
-use sbx_protocol::{AttachRequest, ExecRequest, ProcessRow, Reply, Request, StatsSample, TerminalSize};
+use sbx_protocol::{
+    AttachRequest, ExecRequest, FilesRequest, ProcessRow, Reply, Request, StatsSample, StreamKind, TerminalSize,
+};
 use sbx_rootfs::disk::{LayerFiles, WritableDisk};
 use sbx_rootfs::volumes::{self, Held, Prepared, Sources};
 use sbx_rootfs::{LayerId, LayerMounts, LayerStore};
@@ -188,13 +191,31 @@ impl Sandbox {
 
     /// Runs a further process in the container.
     pub fn exec(&self, process: &ProcessPlan) -> Result<Started, Error> {
-        let agent = &self.live()?.agent;
         let terminal = process.terminal.is_some();
         let kinds = kinds(process.stdin, terminal);
         let request = ExecRequest { container: self.container(), process: process.clone(), streams: kinds.clone() };
-        let session = agent.session("run a process", &Request::Exec(Box::new(request)))?;
+        self.begin("run a process", &Request::Exec(Box::new(request)), &kinds, terminal)
+    }
+
+    /// Does something with the container's files.
+    pub fn visit(&self, task: &Task) -> Result<Started, Error> {
+        let kinds = kinds(task.reads(), false);
+        let request = FilesRequest { container: self.container(), task: task.clone(), streams: kinds.clone() };
+        self.begin("reach the container's files", &Request::Files(Box::new(request)), &kinds, false)
+    }
+
+    /// Begins a process with a session at its streams.
+    fn begin(
+        &self,
+        step: &'static str,
+        request: &Request,
+        kinds: &[StreamKind],
+        terminal: bool,
+    ) -> Result<Started, Error> {
+        let agent = &self.live()?.agent;
+        let session = agent.session(step, request)?;
         let watch = agent.watch(&Request::WaitProcess { session })?;
-        let streams = Streams::open(agent, session, &kinds)?;
+        let streams = Streams::open(agent, session, kinds)?;
         let process = Process::new(session, watch);
         Ok(Started { process, stdin: streams.stdin, outputs: streams.outputs, terminal })
     }

@@ -6,6 +6,7 @@ mod archive;
 mod catalog;
 mod conditions;
 mod containers;
+mod copy;
 mod doctor;
 mod glob;
 mod images;
@@ -73,6 +74,9 @@ impl Fault {
 
 impl From<sbx_engine::Error> for Fault {
     fn from(error: sbx_engine::Error) -> Self {
+        if error.is_broken_pipe() {
+            return Self::with_status("", PIPE_CLOSED);
+        }
         Self::plain(error.to_string())
     }
 }
@@ -154,6 +158,7 @@ fn execute(invocation: Invocation) -> Outcome {
         Command::Start(command) => run::start(&engine()?, &command),
         Command::Attach(command) => run::attach(&engine()?, &command),
         Command::Exec(command) => run::exec(&engine()?, &command),
+        Command::Copy(command) => copy::copy(&engine()?, &command),
         Command::Stop(command) => containers::stop(&engine()?, &command),
         Command::Restart(command) => containers::restart(&engine()?, &command),
         Command::Kill(command) => containers::kill(&engine()?, &command),

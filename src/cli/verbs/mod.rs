@@ -1,6 +1,7 @@
 //! The verbs: for each its flags, its operands, and the function that turns them into a [`Command`].
 
 pub(crate) mod container;
+pub(crate) mod copy;
 pub(crate) mod image;
 pub(crate) mod list;
 pub(crate) mod system;

@@ -28,12 +28,27 @@ impl Supervisor {
                 connection.send_last();
             }
         }
+        self.send_last_words();
         let deadline = Instant::now() + PATIENCE;
         while !interested.is_empty() && wait_for_questions(&interested, deadline) {
             interested.retain_mut(|connection| self.keep_listening(connection, &gone));
         }
         for connection in interested {
             connection.send_last();
+        }
+    }
+
+    /// Sends what is left of the streams, as slowly as they are read. Nothing else waits for this, and a client that goes away
+    /// ends it.
+    fn send_last_words(&mut self) {
+        while !self.farewells.is_empty() {
+            let streams = self.farewells.values();
+            let mut fds: Vec<PollFd<'_>> =
+                streams.map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLOUT)).collect();
+            if !matches!(poll(&mut fds, PollTimeout::NONE), Ok(_) | Err(nix::Error::EINTR)) {
+                return;
+            }
+            self.farewells.retain(|_, stream| stream.flush());
         }
     }
 

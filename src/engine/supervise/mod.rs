@@ -5,6 +5,7 @@
 //! container dies with it, and the next command finds and removes the rest (`reap`).
 
 mod connection;
+mod endings;
 mod farewell;
 mod health;
 mod logfile;
@@ -42,10 +43,10 @@ use self::supervisor::{Parts, Supervisor};
 use crate::mode::Sandbox;
 use crate::paths::Paths;
 use crate::remove::Doomed;
-use crate::standby::{Handover, Post};
+use crate::standby::{Duty, Handover, Post};
 
 /// Runs the supervisor of the sandbox `id` until nothing of it is left.
-pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
+pub fn main(paths: &Paths, id: &str, duty: Duty) -> anyhow::Result<()> {
     // ps(1) and top(1) would show the number of the descriptor that it was executed from.
     nix::sys::prctl::set_name(c"sbx-supervisor").context("name the process")?;
     let post = Post::enter().context("leave the starter behind")?;
@@ -56,11 +57,14 @@ pub fn main(paths: &Paths, id: &str) -> anyhow::Result<()> {
     let host = crate::facts::machine();
     let given = post.take_over().context("supervise is run by sbx itself")?;
     let Some(Handover { listener, lock, program }) = given else { return Ok(()) };
-    let spec = store.spec(&id)?;
+    let spec = match duty {
+        Duty::Run => store.spec(&id)?,
+        Duty::Files => store.spec(&id)?.kept(),
+    };
     let sandboxed = paths.sandbox(id.as_str());
 
     let refused = listener.try_clone().context("duplicate the socket")?;
-    let mut supervisor = match assemble(paths, &settings, host, store.clone(), spec, (listener, program)) {
+    let mut supervisor = match assemble(paths, &settings, host, store.clone(), (spec, duty), (listener, program)) {
         Ok(supervisor) => supervisor,
         Err(error) => {
             refuse(&refused, &format!("{error:#}"));
@@ -87,7 +91,7 @@ fn assemble(
     settings: &Settings,
     host: MachineFacts,
     store: Store,
-    spec: SandboxSpec,
+    (spec, duty): (SandboxSpec, Duty),
     (listener, program): (UnixListener, OwnedFd),
 ) -> anyhow::Result<Supervisor> {
     listener.set_nonblocking(true).context("prepare the socket")?;
@@ -116,7 +120,7 @@ fn assemble(
         }
     };
     let record = Record::new(store, &spec, state, paths.sandbox(spec.id.as_str()).network());
-    Ok(Supervisor::new(Parts { spec, machine, record, sandbox, log, listener, signals: signals()? }))
+    Ok(Supervisor::new(Parts { spec, duty, machine, record, sandbox, log, listener, signals: signals()? }))
 }
 
 /// Answers whoever started this supervisor, and only the first request: it cannot do its work.

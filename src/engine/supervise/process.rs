@@ -18,6 +18,10 @@ pub(crate) enum Role {
     Exec,
     /// A health probe.
     Probe,
+    /// At the container's files, for a client.
+    Files,
+    /// Keeps a container up whose program does not run ([`super::supervisor::Phase::Kept`]).
+    Keeper,
 }
 
 /// A process and what has become of it.

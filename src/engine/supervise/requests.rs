@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use sbx_protocol::{
-    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, Hello, Purpose, Reply, Request,
-    SessionId, StreamKind, TerminalSize,
+    AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, FilesRequest, Hello, Purpose, Reply,
+    Request, SessionId, StreamKind, TerminalSize,
 };
 use sbx_sandbox::state::{Event, StartCause, Status};
 use sbx_sandbox::timestamp::Timestamp;
@@ -13,9 +13,10 @@ use sbx_sandbox::timestamp::Timestamp;
 use super::connection::Heard;
 use super::health::Schedule;
 use super::process::{Process, Role};
-use super::streams::{Session, Stream, session_id};
+use super::streams::{Pending, Session, Stream, session_id};
 use super::supervisor::{FIRST, Phase, Stopping, Supervisor, Waiting};
 use crate::failure;
+use crate::standby::Duty;
 
 type Outcome = Result<Reply, Failure>;
 
@@ -38,6 +39,19 @@ impl Supervisor {
         self.waiting.remove(&id);
         // A session that its opener has left before it was ready will never be.
         self.sessions.retain(|_, session| session.ready || session.owner != id);
+        self.end_visits_of(id);
+    }
+
+    /// Nobody wants the rest of an archive whose reader or writer has gone.
+    fn end_visits_of(&mut self, owner: u64) {
+        for session in self.sessions.values().filter(|session| session.owner == owner) {
+            if let Some(process) = self.processes.get(&session.process)
+                && process.role == Role::Files
+            {
+                // One that has ended by itself is as good.
+                let _ = self.sandbox.signal(&process.handle, libc::SIGKILL);
+            }
+        }
     }
 
     /// Works on every message of a connection that has arrived, one at a time.
@@ -132,6 +146,7 @@ impl Supervisor {
             }
             Request::Attach(request) => self.attach(id, &request),
             Request::Exec(request) => self.prepare_exec(id, *request),
+            Request::Files(request) => self.prepare_files(id, *request),
             Request::Ready { session } => self.ready(session),
             Request::Resize { session, size } => self.resize(session, size),
             Request::SignalProcess { session, signal } => self.signal_process(session, signal),
@@ -180,7 +195,11 @@ impl Supervisor {
         if self.phase != Phase::Prepared {
             return Err(failure::conflict("the container has been started already"));
         }
-        match self.start_container(StartCause::User) {
+        let started = match self.duty {
+            Duty::Run => self.start_container(StartCause::User),
+            Duty::Files => self.keep_container(),
+        };
+        match started {
             Ok(pid) => Ok(Reply::Started { pid }),
             Err(failure) => {
                 self.phase = Phase::Over;
@@ -221,6 +240,22 @@ impl Supervisor {
         }
     }
 
+    /// Makes the container up without its program. To everybody else it is as stopped as before.
+    fn keep_container(&mut self) -> Result<i32, Failure> {
+        match self.sandbox.launch() {
+            Ok((started, pid)) => {
+                self.processes.insert(FIRST, Process::new(Role::Keeper, started));
+                self.phase = Phase::Kept;
+                Ok(pid)
+            }
+            Err(failure) => {
+                // Why it failed is known already.
+                let _ = self.sandbox.end_container();
+                Err(failure)
+            }
+        }
+    }
+
     fn attach(&mut self, owner: u64, request: &AttachRequest) -> Outcome {
         self.check(&request.container)?;
         if self.record.status() == Status::Paused {
@@ -242,21 +277,37 @@ impl Supervisor {
                 self.spec.id
             )));
         }
+        Ok(self.prepare(owner, Pending::Exec(Box::new(request.process))))
+    }
+
+    fn prepare_files(&mut self, owner: u64, request: FilesRequest) -> Outcome {
+        self.check(&request.container)?;
+        if !matches!(self.phase, Phase::Running { .. } | Phase::Kept) {
+            return Err(failure::conflict(format!("container {} is not up", self.spec.id)));
+        }
+        Ok(self.prepare(owner, Pending::Files(Box::new(request.task))))
+    }
+
+    fn prepare(&mut self, owner: u64, pending: Pending) -> Reply {
         self.counter += 1;
         let mut session = Session::new(self.counter, owner);
-        session.pending = Some(Box::new(request.process));
+        session.pending = Some(pending);
         let id = session_id(&mut self.counter);
         self.sessions.insert(id, session);
-        Ok(Reply::Session(id))
+        Reply::Session(id)
     }
 
     fn ready(&mut self, id: SessionId) -> Outcome {
         let session = self.sessions.get_mut(&id).ok_or_else(no_session)?;
         session.ready = true;
         let key = session.process;
-        if let Some(plan) = session.pending.take() {
-            match self.sandbox.exec(&plan) {
-                Ok(started) => drop(self.processes.insert(key, Process::new(Role::Exec, started))),
+        if let Some(pending) = session.pending.take() {
+            let started = match pending {
+                Pending::Exec(plan) => self.sandbox.exec(&plan).map(|started| Process::new(Role::Exec, started)),
+                Pending::Files(task) => self.sandbox.visit(&task).map(|started| Process::new(Role::Files, started)),
+            };
+            match started {
+                Ok(process) => drop(self.processes.insert(key, process)),
                 Err(failure) => {
                     self.sessions.remove(&id);
                     return Err(failure);
@@ -346,7 +397,7 @@ impl Supervisor {
                 self.announce(ContainerEvent::Exited { status, restarting: false });
                 Ok(false)
             }
-            Phase::Prepared | Phase::Over => Ok(false),
+            Phase::Prepared | Phase::Kept | Phase::Over => Ok(false),
         }
     }
 

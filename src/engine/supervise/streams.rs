@@ -1,8 +1,8 @@
 //! The standard streams of the processes, and who stands at them.
 //!
 //! Output of a process goes to every session that wants it and, for the first process, to the log. A process's output is
-//! read only while every session has room ([`Stream::is_full`]): whoever is slow slows the process down, and nothing is
-//! buffered without a bound.
+//! read only while every session has room ([`QUEUE_LIMIT`]): whoever is slow slows the process down, and nothing is
+//! buffered without a bound. When the process has ended, its last bytes wait for whoever is slow ([`LAST_LIMIT`]).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -10,13 +10,16 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use sbx_container::files::Task;
 use sbx_container::plan::ProcessPlan;
 use sbx_protocol::{SessionId, StreamKind};
 
 /// Bytes moved at once.
 pub(crate) const CHUNK: usize = 64 << 10;
 /// Bytes that a slow client may be behind before the process has to wait.
-const QUEUE_LIMIT: usize = 256 << 10;
+pub(crate) const QUEUE_LIMIT: usize = 256 << 10;
+/// The same when the process has ended: more than all pipes and sockets on the way hold.
+pub(crate) const LAST_LIMIT: usize = 8 << 20;
 
 /// A client's stay at a process's streams.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ pub(crate) struct Session {
     pub(crate) streams: BTreeMap<StreamKind, Stream>,
     /// Output flows.
     pub(crate) ready: bool,
-    /// A process that starts when the session is ready.
-    pub(crate) pending: Option<Box<ProcessPlan>>,
+    /// What starts when the session is ready.
+    pub(crate) pending: Option<Pending>,
     /// The control connection that opened it.
     pub(crate) owner: u64,
 }
@@ -37,6 +40,15 @@ impl Session {
     pub(crate) fn new(process: u64, owner: u64) -> Self {
         Self { process, streams: BTreeMap::new(), ready: false, pending: None, owner }
     }
+}
+
+/// A process that has been asked for.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// One of the container.
+    Exec(Box<ProcessPlan>),
+    /// One at the container's files.
+    Files(Box<Task>),
 }
 
 /// One connected stream of a session.
@@ -59,8 +71,9 @@ impl Stream {
         self.socket.as_fd()
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.queue.len() >= QUEUE_LIMIT
+    /// Bytes that the client has not taken yet.
+    pub(crate) fn unsent(&self) -> usize {
+        self.queue.len()
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
@@ -108,16 +121,6 @@ impl Stream {
             Ok(count) => Some(count),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
             Err(_) => Some(0),
-        }
-    }
-
-    /// Sends the rest, waiting at most a moment; for the end of the supervisor.
-    pub(crate) fn send_last(mut self) {
-        let moment = Some(std::time::Duration::from_secs(2));
-        if self.socket.set_nonblocking(false).is_ok() && self.socket.set_write_timeout(moment).is_ok() {
-            // A client that does not read any more has gone.
-            let _ = self.socket.write_all(&self.queue);
-            self.queue.clear();
         }
     }
 }

@@ -10,6 +10,8 @@
 //!                        +-----------------------------------------+
 //! ```
 //!
+//! A container that is started for its files alone is Kept instead, until nobody is left at them; no state changes.
+//!
 //! `state.json` follows the phases; it is written here and nowhere else while the supervisor lives.
 
 use std::collections::BTreeMap;
@@ -22,8 +24,7 @@ use nix::sys::signalfd::SignalFd;
 use sbx_protocol::{ContainerEvent, ExitStatus, Reply, SessionId, StreamKind};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::spec::SandboxSpec;
-use sbx_sandbox::state::{Event, Exit, StartCause};
-use sbx_sandbox::timestamp::Timestamp;
+use sbx_sandbox::state::StartCause;
 
 use super::connection::Connection;
 use super::health::Schedule;
@@ -31,16 +32,14 @@ use super::logfile::LogFile;
 use super::process::{Process, Role};
 use super::record::Record;
 use super::restart::Restarts;
-use super::streams::{CHUNK, Session};
+use super::streams::{CHUNK, LAST_LIMIT, QUEUE_LIMIT, Session, Stream};
 use crate::mode::Sandbox;
-use crate::reap::KILLED;
+use crate::standby::Duty;
 
 /// Key of the container's first process in every incarnation.
 pub(crate) const FIRST: u64 = 0;
 /// First bytes of a probe's output that are kept.
 const PROBE_OUTPUT: usize = 4096;
-/// More than what a pipe holds (F_SETPIPE_SZ of an unprivileged process).
-const LAST_CHUNKS: usize = (1 << 20) / CHUNK + 1;
 /// When nobody has asked for anything for so long, memory is given back.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -54,6 +53,8 @@ pub(crate) enum Phase {
         /// Since when.
         since: Instant,
     },
+    /// The container is up and its program does not run: somebody is at its files.
+    Kept,
     /// The restart policy starts it again.
     Waiting {
         /// When.
@@ -89,6 +90,7 @@ pub(crate) enum Waiting {
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pub(crate) spec: SandboxSpec,
+    pub(crate) duty: Duty,
     pub(crate) machine: MachineFacts,
     pub(crate) record: Record,
     pub(crate) sandbox: Sandbox,
@@ -99,6 +101,8 @@ pub(crate) struct Supervisor {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) waiting: BTreeMap<u64, Waiting>,
+    /// Streams whose session is over and whose last bytes are not out yet.
+    pub(crate) farewells: BTreeMap<u64, Stream>,
     /// Exit codes of processes that are over, by session.
     pub(crate) exits: BTreeMap<SessionId, ExitStatus>,
     pub(crate) health: Option<Schedule>,
@@ -116,6 +120,7 @@ pub(crate) struct Supervisor {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) spec: SandboxSpec,
+    pub(crate) duty: Duty,
     pub(crate) machine: MachineFacts,
     pub(crate) record: Record,
     pub(crate) sandbox: Sandbox,
@@ -133,6 +138,7 @@ enum Token {
     Connection(u64),
     FromClient(SessionId),
     ToClient(SessionId, StreamKind),
+    Farewell(u64),
     Output(u64, StreamKind),
     Input(u64),
     Ended(u64),
@@ -143,6 +149,7 @@ impl Supervisor {
         let restarts = Restarts::new(&parts.spec.host_config.restart_policy);
         Self {
             spec: parts.spec,
+            duty: parts.duty,
             machine: parts.machine,
             record: parts.record,
             sandbox: parts.sandbox,
@@ -153,6 +160,7 @@ impl Supervisor {
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            farewells: BTreeMap::new(),
             exits: BTreeMap::new(),
             health: None,
             restarts,
@@ -177,10 +185,15 @@ impl Supervisor {
         }
     }
 
-    /// Whoever started this supervisor was killed before it asked for the container's start: nobody else will.
+    /// Whoever started this supervisor was killed before it asked for the container's start: nobody else will. A container that
+    /// is kept up for its files is not needed any more when nobody is left.
     fn end_if_deserted(&mut self) {
-        if self.phase == Phase::Prepared && self.counter > FIRST && self.connections.is_empty() {
-            self.phase = Phase::Over;
+        if self.counter > FIRST && self.connections.is_empty() {
+            match self.phase {
+                Phase::Prepared => self.phase = Phase::Over,
+                Phase::Kept => self.let_go(),
+                _ => {}
+            }
         }
     }
 
@@ -227,12 +240,15 @@ impl Supervisor {
                 set.push((Token::FromClient(*id), stream.as_fd(), PollFlags::POLLIN));
             }
         }
+        for (id, stream) in &self.farewells {
+            set.push((Token::Farewell(*id), stream.as_fd(), PollFlags::POLLOUT));
+        }
         for (key, process) in &self.processes {
             if process.exit_code.is_none() {
                 set.push((Token::Ended(*key), process.end(), PollFlags::POLLIN));
             }
             for (kind, fd) in process.ends.outputs() {
-                if !self.somebody_is_full(*key, kind) {
+                if !self.somebody_is_full(*key, process, kind) {
                     set.push((Token::Output(*key, kind), fd, PollFlags::POLLIN));
                 }
             }
@@ -243,11 +259,12 @@ impl Supervisor {
         set
     }
 
-    fn somebody_is_full(&self, process: u64, kind: StreamKind) -> bool {
-        self.sessions
-            .values()
-            .filter(|session| session.process == process)
-            .any(|session| session.streams.get(&kind).is_some_and(super::streams::Stream::is_full))
+    /// Whoever is slow slows a process down that runs. What one has left behind is little, and is taken at once: whether it
+    /// is over must not hang on its readers.
+    fn somebody_is_full(&self, key: u64, process: &Process, kind: StreamKind) -> bool {
+        let limit = if process.exit_code.is_some() { LAST_LIMIT } else { QUEUE_LIMIT };
+        let mut sessions = self.sessions.values().filter(|session| session.process == key);
+        sessions.any(|session| session.streams.get(&kind).is_some_and(|stream| stream.unsent() >= limit))
     }
 
     fn handle(&mut self, token: Token, flags: PollFlags) {
@@ -263,6 +280,11 @@ impl Supervisor {
                 let stream = self.sessions.get_mut(&id).and_then(|session| session.streams.get_mut(&kind));
                 if stream.is_some_and(|stream| !stream.flush()) {
                     self.drop_stream(id, kind);
+                }
+            }
+            Token::Farewell(id) => {
+                if self.farewells.get_mut(&id).is_some_and(|stream| !stream.flush()) {
+                    self.farewells.remove(&id);
                 }
             }
             Token::Output(key, kind) => {
@@ -319,7 +341,7 @@ impl Supervisor {
     }
 
     /// Passes output on; says whether there was any, or its end.
-    fn take_output(&mut self, key: u64, kind: StreamKind) -> bool {
+    pub(super) fn take_output(&mut self, key: u64, kind: StreamKind) -> bool {
         let Some(process) = self.processes.get_mut(&key) else { return false };
         let mut buffer = vec![0u8; CHUNK];
         let Some(count) = process.ends.read(kind, &mut buffer) else { return false };
@@ -335,7 +357,7 @@ impl Supervisor {
                     self.record.note_error(&format!("write the log: {error}"));
                 }
             }
-            Role::Exec => {}
+            Role::Exec | Role::Files | Role::Keeper => {}
         }
         let mut gone = Vec::new();
         for (id, session) in &mut self.sessions {
@@ -392,130 +414,6 @@ impl Supervisor {
             crate::sys::release_program();
         }
         self.probe_health(now);
-    }
-
-    /// Looks for processes that are over.
-    fn settle_processes(&mut self) {
-        let now = Instant::now();
-        let over: Vec<u64> =
-            self.processes.iter().filter(|(_, process)| process.is_over(now)).map(|(key, _)| *key).collect();
-        for key in over {
-            if let Some(mut process) = self.processes.remove(&key) {
-                process.ends.abandon();
-                self.process_over(key, &process, now);
-            }
-        }
-    }
-
-    fn process_over(&mut self, key: u64, process: &Process, now: Instant) {
-        let code = process.exit_code.unwrap_or(255);
-        let oom_killed = key == FIRST && self.sandbox.oom_killed(&process.handle);
-        let status = ExitStatus { code, oom_killed };
-        let sessions: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, session)| session.process == key).map(|(id, _)| *id).collect();
-        match process.role {
-            Role::Probe => self.probe_over(process, now),
-            Role::Exec => {
-                for id in sessions {
-                    self.end_session(id);
-                    self.exits.insert(id, status);
-                    self.tell_waiting(
-                        |waiting| matches!(waiting, Waiting::Process(session, _) if *session == id),
-                        &Reply::Exited(status),
-                    );
-                }
-            }
-            Role::First => self.first_over(status, now),
-        }
-    }
-
-    fn end_session(&mut self, id: SessionId) {
-        if let Some(mut session) = self.sessions.remove(&id) {
-            for (_, mut stream) in std::mem::take(&mut session.streams) {
-                if stream.end() || stream.has_unsent() {
-                    stream.send_last();
-                }
-            }
-        }
-    }
-
-    /// The container's first process is over: stop, restart or end.
-    fn first_over(&mut self, status: ExitStatus, now: Instant) {
-        self.last_exit = Some(status);
-        self.health = None;
-        if let Some(log) = &mut self.log {
-            // Like every write of the log: a hole in it must not keep the container from ending.
-            let _ = log.finish();
-        }
-        let reason = self.sandbox.end_container();
-        let ran = match self.phase {
-            Phase::Running { since } => now.saturating_duration_since(since),
-            _ => Duration::ZERO,
-        };
-        let exit = Exit { exit_code: status.code, oom_killed: status.oom_killed, at: Timestamp::now() };
-        let stopping = self.stopping.take();
-        if stopping.is_some_and(|stopping| stopping.restart) {
-            self.record.apply(Event::Exited(exit));
-            self.start_again(StartCause::User);
-            self.tell_waiting(|waiting| *waiting == Waiting::Death, &Reply::Done);
-            return;
-        }
-        let again = if stopping.is_some() || self.record.stopped_by_user() {
-            None
-        } else {
-            self.restarts.after(status.code, ran)
-        };
-        match again {
-            Some(wait) => {
-                self.record.apply(Event::ExitedForRestart(exit));
-                self.note_end(reason);
-                self.phase = Phase::Waiting { until: now + wait };
-                self.announce(ContainerEvent::Exited { status, restarting: true });
-            }
-            None => {
-                self.record.apply(Event::Exited(exit));
-                self.note_end(reason);
-                self.end_execs(now);
-                self.announce(ContainerEvent::Exited { status, restarting: false });
-                self.phase = Phase::Over;
-            }
-        }
-    }
-
-    /// What `exec` has started and has not been seen to end has died with the container.
-    fn end_execs(&mut self, now: Instant) {
-        let execs: Vec<u64> =
-            self.processes.iter().filter(|(_, process)| process.role == Role::Exec).map(|(key, _)| *key).collect();
-        for key in execs {
-            for kind in [StreamKind::Stdout, StreamKind::Stderr] {
-                let _ = (0..LAST_CHUNKS).take_while(|_| self.take_output(key, kind)).count();
-            }
-            if let Some(mut process) = self.processes.remove(&key) {
-                process.reap();
-                process.exit_code.get_or_insert(KILLED);
-                process.ends.abandon();
-                self.process_over(key, &process, now);
-            }
-        }
-    }
-
-    /// Why the container has ended where that was not its own doing. Stays in the state until the next start.
-    fn note_end(&mut self, reason: Option<String>) {
-        if let Some(reason) = reason {
-            self.record.note_error(&reason);
-        }
-    }
-
-    fn start_again(&mut self, cause: StartCause) {
-        match self.start_container(cause) {
-            Ok(_) => self.tell_waiting(|waiting| *waiting == Waiting::Stop, &Reply::Done),
-            Err(failure) => {
-                let status = ExitStatus { code: crate::failure::exit_code(failure.kind), oom_killed: false };
-                self.tell_waiting(|waiting| *waiting == Waiting::Stop, &Reply::Failed(failure));
-                self.announce(ContainerEvent::Exited { status, restarting: false });
-                self.phase = Phase::Over;
-            }
-        }
     }
 
     /// Tells everybody who waits for the container, and for a stop that this ends.

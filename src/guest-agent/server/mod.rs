@@ -355,7 +355,7 @@ impl Server {
     fn process_over(&mut self, key: u64, process: &Process) {
         let code = process.exit_code.unwrap_or(255);
         let status = match &process.role {
-            Role::Exec => ExitStatus { code, oom_killed: false },
+            Role::Further => ExitStatus { code, oom_killed: false },
             Role::First(id) => match self.containers.get_mut(id) {
                 Some(container) => container.end(code),
                 None => ExitStatus { code, oom_killed: false },

@@ -17,7 +17,7 @@ pub(crate) enum Role {
     /// The first process of this container.
     First(String),
     /// A further one.
-    Exec,
+    Further,
 }
 
 /// A process and what has become of it.

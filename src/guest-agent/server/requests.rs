@@ -6,13 +6,13 @@ use nix::poll::PollFlags;
 use sbx_container::Error;
 use sbx_protocol::guest::CreateRequest;
 use sbx_protocol::{
-    AttachRequest, ContainerEvent, ExecRequest, Failure, FailureKind, Hello, Purpose, Reply, Request, SessionId,
-    StreamKind, TerminalSize,
+    AttachRequest, ContainerEvent, ExecRequest, Failure, FailureKind, FilesRequest, Hello, Purpose, Reply, Request,
+    SessionId, StreamKind, TerminalSize,
 };
 
 use super::connection::Heard;
 use super::process::{Process, Role};
-use super::streams::{Pending, Session, Stream, session_id};
+use super::streams::{Pending, Session, Stream, Work, session_id};
 use super::{Server, Waiting};
 use crate::containers::{Container, Place, conflict, not_running, other, signal_process};
 use crate::furnish::{Furnished, furnish};
@@ -119,6 +119,7 @@ impl Server {
             Request::Start { container } => self.start(&container),
             Request::Attach(request) => self.attach(id, request),
             Request::Exec(request) => self.prepare_exec(id, *request),
+            Request::Files(request) => self.prepare_files(id, *request),
             Request::Resize { session, size } => self.resize(session, size),
             Request::SignalProcess { session, signal } => self.signal_process(session, signal).map(done),
             Request::Kill { container, signal } => self.container(&container)?.kill(signal).map(done),
@@ -197,11 +198,24 @@ impl Server {
         if !self.container(&request.container)?.is_running() {
             return Err(not_running(&request.container));
         }
+        let work = Work::Program(Box::new(request.process));
+        Ok(self.prepare(owner, Pending { container: request.container, work }, request.streams))
+    }
+
+    fn prepare_files(&mut self, owner: u64, request: FilesRequest) -> Outcome {
+        if !self.container(&request.container)?.is_running() {
+            return Err(not_running(&request.container));
+        }
+        let work = Work::Files(Box::new(request.task));
+        Ok(self.prepare(owner, Pending { container: request.container, work }, request.streams))
+    }
+
+    fn prepare(&mut self, owner: u64, pending: Pending, streams: Vec<StreamKind>) -> Reply {
         self.counter += 1;
-        let mut session = Session::new(self.counter, owner, request.streams);
+        let mut session = Session::new(self.counter, owner, streams);
         session.ends_input = true;
-        session.pending = Some(Pending { container: request.container, plan: Box::new(request.process) });
-        Ok(self.open(session))
+        session.pending = Some(pending);
+        self.open(session)
     }
 
     fn open(&mut self, session: Session) -> Reply {
@@ -236,9 +250,13 @@ impl Server {
         let session = self.sessions.get_mut(&id).ok_or_else(no_session)?;
         session.ready = true;
         let key = session.process;
-        let Some(Pending { container, plan }) = session.pending.take() else { return Ok(Reply::Done) };
-        let started = self.container(&container).and_then(|container| container.exec(*plan)).and_then(|running| {
-            Process::new(Role::Exec, running).map_err(|error| other(format!("take its streams: {error}")))
+        let Some(Pending { container, work }) = session.pending.take() else { return Ok(Reply::Done) };
+        let begun = self.container(&container).and_then(|container| match work {
+            Work::Program(plan) => container.exec(*plan),
+            Work::Files(task) => container.visit(&task),
+        });
+        let started = begun.and_then(|running| {
+            Process::new(Role::Further, running).map_err(|error| other(format!("take its streams: {error}")))
         });
         match started {
             Ok(process) => {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use sbx_container::ProcessIo;
+use sbx_container::files::Task;
 use sbx_container::plan::ProcessPlan;
 use sbx_protocol::{SessionId, StreamKind};
 
@@ -44,7 +45,16 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) container: String,
-    pub(crate) plan: Box<ProcessPlan>,
+    pub(crate) work: Work,
+}
+
+/// What a further process does.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Runs a program of the container.
+    Program(Box<ProcessPlan>),
+    /// Something with the container's files.
+    Files(Box<Task>),
 }
 
 /// One connected stream of a session.

@@ -142,7 +142,7 @@ fn the_reaper_runs_the_program_as_its_child() {
         'a',
         &["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '; echo; (sh -c 'exit 0' &); exit 9"],
     );
-    request.plan.init = true;
+    request.plan.first = sbx_container::plan::First::Reaper;
     control.create(request);
     let session = control.attach(&agent, 'a', &OUTPUTS);
     control.start('a').unwrap();

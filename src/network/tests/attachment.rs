@@ -35,6 +35,7 @@ fn spec(number: u64, network: &str) -> SandboxSpec {
         networking: NetworkingConfig::default(),
         mounts: Vec::new(),
         security: Security::default(),
+        only_kept: false,
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use sbx_container::files::Task;
 use sbx_container::plan::{
-    BlockIo, BlockRate, Capabilities, CgroupPlan, ContainerPlan, Cpu, DeviceKind, DeviceNode, DeviceRule, IdMap,
+    BlockIo, BlockRate, Capabilities, CgroupPlan, ContainerPlan, Cpu, DeviceKind, DeviceNode, DeviceRule, First, IdMap,
     IdMaps, Interface, Memory, Mount, MountAttributes, MountSource, Namespace, Namespaces, ProcessPlan, Propagation,
     Resources, Rlimit, Root, Seccomp, SeccompArg, SeccompRule, TerminalSize, User,
 };
 use sbx_protocol::guest::{CreateRequest, Furnishing, OverlayRoot, Uplink, WakeRequest};
 use sbx_protocol::{
-    AttachRequest, BlockUsage, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, Hello, NetworkUsage,
-    ProcessRow, Purpose, Reply, Request, SessionId, StatsSample, StreamKind, VERSION,
+    AttachRequest, BlockUsage, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, FilesRequest, Hello,
+    NetworkUsage, ProcessRow, Purpose, Reply, Request, SessionId, StatsSample, StreamKind, VERSION,
 };
 
 const SESSION: SessionId = SessionId(300);
@@ -41,6 +42,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         Request::Start { .. } => "start",
         Request::Attach(_) => "attach",
         Request::Exec(_) => "exec",
+        Request::Files(_) => "files",
         Request::Ready { .. } => "ready",
         Request::WaitProcess { .. } => "wait process",
         Request::WaitContainer { .. } => "wait container",
@@ -63,6 +65,24 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             container: id(),
             process: process(),
             streams: vec![StreamKind::Stdout, StreamKind::Stderr],
+        })),
+        Request::Files(Box::new(FilesRequest {
+            container: id(),
+            task: Task::Stat { path: "/etc".into() },
+            streams: vec![StreamKind::Stdout, StreamKind::Stderr],
+        })),
+        Request::Files(Box::new(FilesRequest {
+            container: id(),
+            task: Task::Read { path: "/etc/.".into(), name: ".".into() },
+            streams: vec![StreamKind::Stdout, StreamKind::Stderr],
+        })),
+        Request::Files(Box::new(FilesRequest {
+            container: id(),
+            task: Task::Write {
+                directory: "/srv".into(),
+                owner: Some(User::Named { spec: "me".into(), group_add: vec![] }),
+            },
+            streams: vec![StreamKind::Stdin, StreamKind::Stderr],
         })),
         Request::Ready { session: SESSION },
         Request::WaitProcess { session: SESSION },
@@ -199,7 +219,7 @@ fn plan() -> ContainerPlan {
             gateways: vec![text("172.17.0.1")],
         }],
         process: process(),
-        init: true,
+        first: First::Reaper,
     }
 }
 

@@ -16,7 +16,7 @@ use super::tree::{Content, Inode, InodeId, ROOT, Tree};
 use super::xattrs::{InternError, SetId, Xattrs};
 use super::{LayerStats, Limits};
 use crate::error::LayerError;
-use crate::tar::{Entry, Kind, Reader, printable};
+use sbx_archive::{Entry, Kind, Reader, printable};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -306,7 +306,7 @@ impl<'a> Layer<'a> {
     /// Moves bytes of the current entry into the image.
     pub(super) fn copy(&mut self, mut bytes: u64, reader: &mut Reader<'_>) -> Result<(), LayerError> {
         while bytes > 0 {
-            bytes -= self.writer.fill(bytes, |room| reader.read(room))? as u64;
+            bytes -= self.writer.fill(bytes, |room| Ok(reader.read(room)?))? as u64;
         }
         Ok(())
     }

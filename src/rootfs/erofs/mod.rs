@@ -20,7 +20,7 @@ use std::io::Read;
 
 pub(crate) use self::format::{BLOCK, SUPER_END, image_bytes};
 use crate::error::LayerError;
-use crate::tar::Reader;
+use sbx_archive::Reader;
 
 /// How much a layer may cost. What exceeds it is refused; nothing is cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,16 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    fn of_the_tar(&self) -> sbx_archive::Limits {
+        sbx_archive::Limits {
+            bytes: self.tar_bytes,
+            header_bytes: self.header_bytes,
+            sparse_segments: self.sparse_segments,
+        }
+    }
+}
+
 /// What a conversion read and wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerStats {
@@ -87,7 +97,7 @@ pub struct LayerStats {
 /// `image` must be empty and open for writing; it is written from its start, and a failure leaves it unusable. The stream is read to its
 /// very end, past the tar's end mark, so that the caller can hash it. The same tar gives the same bytes.
 pub fn write_layer(tar: &mut dyn Read, image: &File, limits: &Limits) -> Result<LayerStats, LayerError> {
-    let mut reader = Reader::new(tar, limits);
+    let mut reader = Reader::new(tar, limits.of_the_tar());
     let mut layer = layer::Layer::new(image, limits);
     while let Some(entry) = reader.next()? {
         layer.apply(&entry, &mut reader)?;

@@ -9,7 +9,7 @@ use super::format::NAME_MAX;
 use super::layer::Layer;
 use super::tree::{Content, InodeId, ROOT};
 use crate::error::LayerError;
-use crate::tar::printable;
+use sbx_archive::printable;
 
 /// Linux's limit of links followed in one path.
 const MAX_LINKS: usize = 40;

@@ -7,7 +7,7 @@ use super::format::BLOCK;
 use super::layer::Layer;
 use super::tree::{Content, Run};
 use crate::error::LayerError;
-use crate::tar::{Entry, Reader, Segment, printable};
+use sbx_archive::{Entry, Reader, Segment, printable};
 
 /// Largest `EROFS_CHUNK_FORMAT_BLKBITS_MASK`.
 const MAX_BITS: u8 = 31;

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 use sbx_container::plan::{
-    CgroupPlan, ContainerPlan, IdMap, IdMaps, Interface, Namespace, Namespaces, Root, TerminalSize, User,
+    CgroupPlan, ContainerPlan, First, IdMap, IdMaps, Interface, Namespace, Namespaces, Root, TerminalSize, User,
 };
 
 pub use exec::{ExecRequest, exec_process};
@@ -31,8 +31,8 @@ pub struct PlanExtras {
     pub user: Option<User>,
     /// What somebody puts into the network namespace.
     pub interfaces: Vec<Interface>,
-    /// Run a small reaper as PID 1.
-    pub init: bool,
+    /// What the first process executes.
+    pub first: First,
     /// Size of the terminal; `None` takes that of the configuration.
     pub console: Option<TerminalSize>,
     /// Without a terminal: a pipe as standard input; otherwise it is `/dev/null`.
@@ -47,8 +47,12 @@ impl PlanExtras {
             id: spec.id.to_string(),
             user: Some(User::Named { spec: spec.config.user.clone(), group_add: spec.host_config.group_add.clone() }),
             interfaces: Vec::new(),
-            // Where PID 1 is somebody else's there is nothing to reap for.
-            init: spec.host_config.init == Some(true) && own_pid_namespace,
+            first: match spec.host_config.init {
+                _ if spec.only_kept => First::Keeper,
+                // Where PID 1 is somebody else's there is nothing to reap for.
+                Some(true) if own_pid_namespace => First::Reaper,
+                _ => First::Program,
+            },
             console: None,
             stdin: spec.config.open_stdin,
         }
@@ -112,7 +116,7 @@ pub fn plan(config: &Spec, extras: PlanExtras) -> Result<ContainerPlan, Error> {
         cgroup: CgroupPlan { path: cgroup_path(&linux)?, resources: resources::resources(linux.resources().as_ref())? },
         interfaces: extras.interfaces,
         process,
-        init: extras.init,
+        first: extras.first,
     })
 }
 

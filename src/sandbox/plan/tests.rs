@@ -1,7 +1,7 @@
 //! Plans: every field arrives, and what cannot arrive is refused by its name.
 
 use oci_spec::runtime::Spec;
-use sbx_container::plan::{ContainerPlan, DeviceKind, MountSource, Namespace, Propagation, TerminalSize, User};
+use sbx_container::plan::{ContainerPlan, DeviceKind, First, MountSource, Namespace, Propagation, TerminalSize, User};
 use serde_json::{Value, json};
 
 use super::{Error, ExecRequest, PlanExtras, exec_process, plan};
@@ -75,7 +75,7 @@ fn a_plain_request_becomes_a_plan() {
     assert_eq!(plan.process.capabilities.effective.len(), 14);
     assert!(plan.process.capabilities.inheritable.is_empty() && plan.process.capabilities.ambient.is_empty());
     assert_eq!(plan.process.oom_score_adj, Some(0));
-    assert!(!plan.process.stdin && plan.process.terminal.is_none() && !plan.init);
+    assert!(!plan.process.stdin && plan.process.terminal.is_none() && plan.first == First::Program);
     assert_eq!(plan.namespaces.net, Namespace::New);
     assert_eq!(plan.namespaces.user, Namespace::Inherit);
     assert_eq!(plan.id_maps, None);
@@ -105,12 +105,12 @@ fn what_the_plan_has_and_oci_has_not_comes_from_the_extras() {
         case.request.host_config.init = Some(true);
     });
     assert_eq!(plan.process.user, User::Named { spec: "www:staff".into(), group_add: strings(&["audio", "5"]) });
-    assert!(plan.init && plan.process.stdin);
+    assert!(plan.first == First::Reaper && plan.process.stdin);
     let shared = planned(|case| {
         case.request.host_config.init = Some(true);
         case.request.host_config.pid_mode = "host".into();
     });
-    assert!(!shared.init, "PID 1 of the host is there already");
+    assert!(shared.first == First::Program, "PID 1 of the host is there already");
 }
 
 #[test]

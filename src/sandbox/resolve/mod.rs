@@ -136,6 +136,7 @@ pub fn resolve(request: CreateRequest, context: Context<'_>) -> Result<(SandboxS
         networking: request.networking,
         mounts,
         security,
+        only_kept: false,
     };
     machine::check_decided(&spec)?;
     log_attributes(&spec).map_err(|message| Invalid::new("HostConfig.LogConfig", message))?;

@@ -1,8 +1,8 @@
 //! Requests for containers of busybox.
 
 use sbx_container::plan::{
-    Capabilities, CgroupPlan, ContainerPlan, DeviceKind, DeviceNode, Mount, MountAttributes, MountSource, Namespace,
-    Namespaces, ProcessPlan, Propagation, Resources, Root, User,
+    Capabilities, CgroupPlan, ContainerPlan, DeviceKind, DeviceNode, First, Mount, MountAttributes, MountSource,
+    Namespace, Namespaces, ProcessPlan, Propagation, Resources, Root, User,
 };
 use sbx_protocol::guest::{CreateRequest, Furnishing, OverlayRoot};
 use sbx_protocol::{ExecRequest, StreamKind};
@@ -63,7 +63,7 @@ fn plan(group: &str, id: &str, args: &[&str]) -> ContainerPlan {
         cgroup: CgroupPlan { path: format!("{group}/{id}"), resources: Resources::default() },
         interfaces: vec![],
         process: process(args),
-        init: false,
+        first: First::Program,
     }
 }
 

@@ -4,9 +4,11 @@ use super::header;
 
 /// Stored bytes `offset..offset + length` of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
+pub struct Segment {
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub length: u64,
 }
 
 /// Appends the segments of an old GNU header or continuation block; false when an empty slot ended the map.

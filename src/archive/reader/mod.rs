@@ -7,18 +7,19 @@
 
 mod header;
 mod pax;
-mod reader;
 mod sparse;
+mod walk;
 
-pub(crate) use reader::Reader;
-pub(crate) use sparse::Segment;
+pub use sparse::Segment;
+pub use walk::{Limits, Reader};
 
 /// Size of everything in a tar.
 pub(crate) const BLOCK: usize = 512;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[allow(missing_docs, reason = "named as in tar(5)")]
+pub enum Kind {
     File,
     HardLink,
     Symlink,
@@ -30,30 +31,36 @@ pub(crate) enum Kind {
 
 /// One member of the tar, after all headers that describe it are merged.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) kind: Kind,
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
     /// As written: may be absolute, hold `..`, be empty. Never holds a NUL.
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     /// Target of a link, as written.
-    pub(crate) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// The lower 12 bits.
-    pub(crate) mode: u16,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime: i64,
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of the last modification: seconds since 1970.
+    pub mtime: i64,
     /// 0 to 999,999,999.
-    pub(crate) mtime_nsec: u32,
-    pub(crate) device: (u32, u32),
+    pub mtime_nsec: u32,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
     /// Bytes of the file as it will be read; holes included.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Of a sparse file: where its stored bytes belong, ascending, not overlapping, within `size`.
-    pub(crate) sparse: Option<Vec<Segment>>,
+    pub sparse: Option<Vec<Segment>>,
     /// Full names and values, each name once.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A name for messages.
-pub(crate) fn printable(name: &[u8]) -> String {
+#[must_use]
+pub fn printable(name: &[u8]) -> String {
     const SHOWN: usize = 200;
     let text = String::from_utf8_lossy(&name[..name.len().min(SHOWN)]).into_owned();
     if name.len() > SHOWN { format!("{text}… ({} bytes)", name.len()) } else { text }

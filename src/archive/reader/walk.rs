@@ -6,16 +6,32 @@ use super::header::{self, Header};
 use super::pax::{self, Records};
 use super::sparse::{self, Segment};
 use super::{BLOCK, Entry, Kind, printable};
-use crate::erofs::Limits;
-use crate::error::LayerError;
+use crate::error::Error;
 
 /// What is read from below at a time, unless it goes straight to where the caller wants it.
 const BUFFER: usize = 256 << 10;
 
+/// How much an archive may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the whole stream, padding included. Default 1 TiB.
+    pub bytes: u64,
+    /// Bytes of one extended header (PAX or GNU long name). Default 1 MiB, as Go's reader and with it Docker.
+    pub header_bytes: u64,
+    /// Data segments of all sparse files together (24 bytes of memory each). Default 1 million.
+    pub sparse_segments: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 1 << 40, header_bytes: 1 << 20, sparse_segments: 1_000_000 }
+    }
+}
+
 /// A tar being read.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     source: &'a mut dyn Read,
-    limits: &'a Limits,
+    limits: Limits,
     buffer: Box<[u8]>,
     /// The part of `buffer` that is not used yet.
     ready: std::ops::Range<usize>,
@@ -43,7 +59,8 @@ impl Extensions {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(source: &'a mut dyn Read, limits: &'a Limits) -> Self {
+    /// Reads from the stream's beginning.
+    pub fn new(source: &'a mut dyn Read, limits: Limits) -> Self {
         Self {
             source,
             limits,
@@ -58,12 +75,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes of the stream read so far.
-    pub(crate) fn offset(&self) -> u64 {
+    pub fn offset(&self) -> u64 {
         self.offset
     }
 
     /// Goes to the next entry, past what is left of the current one. `None` is the tar's end mark or a clean end of the stream.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>, LayerError> {
+    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
         self.skip(self.data_left + self.padding, "an entry's content")?;
         (self.data_left, self.padding) = (0, 0);
         let mut extensions = Extensions::default();
@@ -104,7 +121,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The current entry's data, as the tar stores it; 0 at its end.
-    pub(crate) fn read(&mut self, into: &mut [u8]) -> Result<usize, LayerError> {
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
         let want = usize::try_from(self.data_left).map_or(into.len(), |left| left.min(into.len()));
         if want == 0 {
             return Ok(0);
@@ -128,7 +145,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the stream to its end.
-    pub(crate) fn drain(&mut self) -> Result<(), LayerError> {
+    pub fn drain(&mut self) -> Result<(), Error> {
         loop {
             self.take(self.ready.len())?;
             if self.fill()? == 0 {
@@ -137,7 +154,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn header_block(&mut self, extensions: &Extensions) -> Result<Option<[u8; BLOCK]>, LayerError> {
+    fn header_block(&mut self, extensions: &Extensions) -> Result<Option<[u8; BLOCK]>, Error> {
         if self.at_end {
             return Ok(None);
         }
@@ -162,13 +179,13 @@ impl<'a> Reader<'a> {
         start: u64,
         header_size: u64,
         extensions: Extensions,
-    ) -> Result<Entry, LayerError> {
+    ) -> Result<Entry, Error> {
         let Extensions { pax, long_name, long_link } = extensions;
         let mut pax = pax.unwrap_or_default();
         let path = agree(long_name, pax.path.take(), start)?.unwrap_or_else(|| header.name());
         let link = agree(long_link, pax.link.take(), start)?.unwrap_or_else(|| header.link().to_vec());
         let name = pax.sparse.name.take().unwrap_or(path);
-        let bad = |what: String| LayerError::Entry { name: printable(&name), what };
+        let bad = |what: String| Error::Entry { name: printable(&name), what };
         let field = |which: &str| {
             let which = which.to_owned();
             move |what: &str| format!("{which}: {what}")
@@ -219,8 +236,8 @@ impl<'a> Reader<'a> {
         header: &Header<'_>,
         pax: &Records,
         name: &[u8],
-    ) -> Result<(u64, Option<Vec<Segment>>), LayerError> {
-        let bad = |what: &str| LayerError::Entry { name: printable(name), what: what.to_owned() };
+    ) -> Result<(u64, Option<Vec<Segment>>), Error> {
+        let bad = |what: &str| Error::Entry { name: printable(name), what: what.to_owned() };
         let sparse = &pax.sparse;
         let (size, mut map) = match (header.type_flag(), sparse.version) {
             (b'S', (None, None)) if sparse.map.is_none() => self.old_gnu_map(header, name)?,
@@ -246,16 +263,16 @@ impl<'a> Reader<'a> {
         Ok((size, Some(map)))
     }
 
-    fn count_segments(&mut self, more: usize) -> Result<(), LayerError> {
+    fn count_segments(&mut self, more: usize) -> Result<(), Error> {
         self.segments += more as u64;
         if self.segments > self.limits.sparse_segments {
-            return Err(LayerError::Limit { of: "segments of sparse files", limit: self.limits.sparse_segments });
+            return Err(Error::Limit { of: "segments of sparse files", limit: self.limits.sparse_segments });
         }
         Ok(())
     }
 
-    fn old_gnu_map(&mut self, header: &Header<'_>, name: &[u8]) -> Result<(u64, Vec<Segment>), LayerError> {
-        let bad = |what: &str| LayerError::Entry { name: printable(name), what: format!("sparse map: {what}") };
+    fn old_gnu_map(&mut self, header: &Header<'_>, name: &[u8]) -> Result<(u64, Vec<Segment>), Error> {
+        let bad = |what: &str| Error::Entry { name: printable(name), what: format!("sparse map: {what}") };
         let size = header.real_size().map_err(bad)?;
         let mut map = Vec::new();
         let (slots, mut more) = header.sparse_slots();
@@ -274,8 +291,8 @@ impl<'a> Reader<'a> {
     }
 
     /// PAX 1.0: the map stands before the data, as decimal lines, padded to a block.
-    fn pax_1_0_map(&mut self, name: &[u8]) -> Result<Vec<Segment>, LayerError> {
-        let bad = |what: &str| LayerError::Entry { name: printable(name), what: format!("sparse map: {what}") };
+    fn pax_1_0_map(&mut self, name: &[u8]) -> Result<Vec<Segment>, Error> {
+        let bad = |what: &str| Error::Entry { name: printable(name), what: format!("sparse map: {what}") };
         let mut lines = MapLines::default();
         let count = lines.next(self)?.ok_or_else(|| bad("not a number"))?;
         self.limit_map(usize::try_from(count).unwrap_or(usize::MAX))?;
@@ -288,17 +305,17 @@ impl<'a> Reader<'a> {
         Ok(map)
     }
 
-    fn limit_map(&self, length: usize) -> Result<(), LayerError> {
+    fn limit_map(&self, length: usize) -> Result<(), Error> {
         if self.segments.saturating_add(length as u64) > self.limits.sparse_segments {
-            return Err(LayerError::Limit { of: "segments of sparse files", limit: self.limits.sparse_segments });
+            return Err(Error::Limit { of: "segments of sparse files", limit: self.limits.sparse_segments });
         }
         Ok(())
     }
 
     /// The content of an extended header, which must fit into memory.
-    fn payload(&mut self, start: u64, size: u64) -> Result<Vec<u8>, LayerError> {
+    fn payload(&mut self, start: u64, size: u64) -> Result<Vec<u8>, Error> {
         if size > self.limits.header_bytes {
-            return Err(LayerError::Limit { of: "bytes in one extended header", limit: self.limits.header_bytes });
+            return Err(Error::Limit { of: "bytes in one extended header", limit: self.limits.header_bytes });
         }
         let length = usize::try_from(size).map_err(|_| malformed(start, "extended header beyond memory"))?;
         let mut payload = vec![0; length];
@@ -309,13 +326,13 @@ impl<'a> Reader<'a> {
         Ok(payload)
     }
 
-    fn long_text(&mut self, start: u64, size: u64) -> Result<Vec<u8>, LayerError> {
+    fn long_text(&mut self, start: u64, size: u64) -> Result<Vec<u8>, Error> {
         let payload = self.payload(start, size)?;
         Ok(header::c_string(&payload).to_vec())
     }
 
     /// The next block, or `None` where the stream ends cleanly before it.
-    fn block(&mut self, inside: &str) -> Result<Option<[u8; BLOCK]>, LayerError> {
+    fn block(&mut self, inside: &str) -> Result<Option<[u8; BLOCK]>, Error> {
         let mut block = [0; BLOCK];
         if self.ready.is_empty() && self.fill()? == 0 {
             return Ok(None);
@@ -326,7 +343,7 @@ impl<'a> Reader<'a> {
         Ok(Some(block))
     }
 
-    fn read_exact(&mut self, into: &mut [u8]) -> Result<bool, LayerError> {
+    fn read_exact(&mut self, into: &mut [u8]) -> Result<bool, Error> {
         let mut done = 0;
         while done < into.len() {
             if self.ready.is_empty() && self.fill()? == 0 {
@@ -340,7 +357,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    fn skip(&mut self, mut count: u64, inside: &str) -> Result<(), LayerError> {
+    fn skip(&mut self, mut count: u64, inside: &str) -> Result<(), Error> {
         while count > 0 {
             if self.ready.is_empty() && self.fill()? == 0 {
                 return Err(self.truncated(inside));
@@ -352,33 +369,33 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn take(&mut self, count: usize) -> Result<(), LayerError> {
+    fn take(&mut self, count: usize) -> Result<(), Error> {
         self.ready.start += count;
         self.count(count)
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), LayerError> {
+    fn count(&mut self, bytes: usize) -> Result<(), Error> {
         self.offset += bytes as u64;
-        if self.offset > self.limits.tar_bytes {
-            return Err(LayerError::Limit { of: "bytes of tar", limit: self.limits.tar_bytes });
+        if self.offset > self.limits.bytes {
+            return Err(Error::Limit { of: "bytes of tar", limit: self.limits.bytes });
         }
         Ok(())
     }
 
-    fn fill(&mut self) -> Result<usize, LayerError> {
-        let got = retry(|| self.source.read(&mut self.buffer)).map_err(LayerError::Read)?;
+    fn fill(&mut self) -> Result<usize, Error> {
+        let got = retry(|| self.source.read(&mut self.buffer)).map_err(Error::Read)?;
         self.ready = 0..got;
         Ok(got)
     }
 
-    fn read_source_into(&mut self, into: &mut [u8]) -> Result<usize, LayerError> {
-        let got = retry(|| self.source.read(into)).map_err(LayerError::Read)?;
+    fn read_source_into(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        let got = retry(|| self.source.read(into)).map_err(Error::Read)?;
         self.count(got)?;
         Ok(got)
     }
 
-    fn truncated(&self, inside: &str) -> LayerError {
-        LayerError::Truncated { offset: self.offset, inside: inside.to_owned() }
+    fn truncated(&self, inside: &str) -> Error {
+        Error::Truncated { offset: self.offset, inside: inside.to_owned() }
     }
 }
 
@@ -390,7 +407,7 @@ struct MapLines {
 }
 
 impl MapLines {
-    fn next(&mut self, reader: &mut Reader<'_>) -> Result<Option<u64>, LayerError> {
+    fn next(&mut self, reader: &mut Reader<'_>) -> Result<Option<u64>, Error> {
         let mut digits = Vec::with_capacity(20);
         loop {
             if self.used == self.block.len() {
@@ -424,11 +441,11 @@ fn retry(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-fn malformed(offset: u64, what: impl Into<String>) -> LayerError {
-    LayerError::Malformed { offset, what: what.into() }
+fn malformed(offset: u64, what: impl Into<String>) -> Error {
+    Error::Malformed { offset, what: what.into() }
 }
 
-fn once<T>(slot: &mut Option<T>, value: T, start: u64, which: &str) -> Result<(), LayerError> {
+fn once<T>(slot: &mut Option<T>, value: T, start: u64, which: &str) -> Result<(), Error> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(malformed(start, format!("two {which} headers for one entry"))),
@@ -436,7 +453,7 @@ fn once<T>(slot: &mut Option<T>, value: T, start: u64, which: &str) -> Result<()
 }
 
 /// GNU's and PAX's long names: where both stand before an entry, readers differ on which wins, so they must be equal.
-fn agree(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>, start: u64) -> Result<Option<Vec<u8>>, LayerError> {
+fn agree(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>, start: u64) -> Result<Option<Vec<u8>>, Error> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => {
             Err(malformed(start, "GNU and PAX headers that name one entry differently"))
