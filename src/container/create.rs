@@ -103,6 +103,7 @@ pub fn create(plan: &ContainerPlan, handles: Handles) -> Result<Prepared, Error>
             prepared.pidfd = Some(pidfd);
         }
     }
+    ProcessSetup::set_score(&plan.process, &prepared.pid.to_string())?;
     prepared.program = Some(ReadAhead::new(&plan.process, child.root));
     if in_user_namespace {
         let maps =

@@ -108,6 +108,7 @@ impl Joiner<'_> {
     }
 
     fn become_program(&self, setup: ProcessSetup<'_>) -> Result<Infallible, Error> {
+        ProcessSetup::set_score(self.process, "self")?;
         // Other processes of the container can see this one from here on; they must not be able to look into it or
         // to open its executable before it has become the program (CVE-2016-9962, CVE-2019-5736).
         sys::prctl(libc::PR_SET_DUMPABLE, 0).step(|| "become undumpable".into())?;

@@ -76,7 +76,7 @@ impl<'a> ProcessSetup<'a> {
         let root = open_root()?;
         let identity = user::resolve(&self.plan.user, RootDir::new(root.as_fd()))?;
         let env = environment(&self.plan.env, &identity)?;
-        self.set_scores_and_limits()?;
+        self.set_limits()?;
         sys::new_session_keyring().step(|| "make a session keyring".into())?;
         self.label_exec(RootDir::new(root.as_fd()))?;
         own_stdio(&identity)?;
@@ -106,11 +106,15 @@ impl<'a> ProcessSetup<'a> {
         Err(self.exec(program, &env))
     }
 
-    fn set_scores_and_limits(&self) -> Result<(), Error> {
-        if let Some(score) = self.plan.oom_score_adj {
-            std::fs::write("/proc/self/oom_score_adj", score.to_string())
-                .step(|| format!("--oom-score-adj {score}"))?;
-        }
+    /// Sets how the process `who` (`self` or its id) fares when memory runs out. Not to be left to a process that has become
+    /// root of a user namespace: the file is not its own then, and it may not be taken below where it was (proc(5)).
+    pub(crate) fn set_score(plan: &ProcessPlan, who: &str) -> Result<(), Error> {
+        let Some(score) = plan.oom_score_adj else { return Ok(()) };
+        std::fs::write(format!("/proc/{who}/oom_score_adj"), score.to_string())
+            .step(|| format!("--oom-score-adj {score}"))
+    }
+
+    fn set_limits(&self) -> Result<(), Error> {
         for (number, limit) in &self.limits {
             sys::set_rlimit(*number, limit.soft, limit.hard).step(|| {
                 let name = limit.kind.trim_start_matches("RLIMIT_").to_lowercase();
