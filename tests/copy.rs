@@ -321,6 +321,36 @@ fn owners_are_those_of_the_containers_users() {
     });
 }
 
+#[test]
+fn a_file_system_is_exported_without_its_mounts_and_imported_again() {
+    each_mode(|m| {
+        let c = sleeper(m, &["-v", "/data", "--tmpfs", "/fast"]);
+        inside(
+            m,
+            &c,
+            "echo mine >/mine; echo data >/data/kept-out; echo fast >/fast/kept-out; chown 5:6 /mine; rm -r /etc/group",
+        );
+        m.ok(&["export", "-o", "all.tar", &c]);
+        let names = m.sh("tar tvf all.tar --numeric-owner | sed 's/  */ /g' | cut -d' ' -f1,2,6").expect_ok();
+        for name in ["-rw-r--r-- 5/6 mine", "drwxr-xr-x 0/0 data/", "bin/busybox", "proc/"] {
+            assert!(names.stdout.contains(name), "{name} in\n{names}");
+        }
+        for name in ["kept-out", "etc/group", "proc/1", "dev/null"] {
+            assert!(!names.stdout.contains(name), "no {name} in\n{names}");
+        }
+        m.ok(&["import", "all.tar", "again:1"]);
+        assert_eq!(m.ok(&["run", "--rm", "--network", "none", "again:1", "cat", "/mine"]), "mine");
+        // Of one that does not run, to the standard output.
+        m.ok(&["rm", "-f", &c]);
+        let stopped = m.ok(&["create", "--network", "none", BUSYBOX, "true"]);
+        let listed = m.sh(&format!("{} | tar t bin/busybox", line(m, &["export", &stopped]))).expect_ok();
+        assert_eq!(listed.text(), "bin/busybox");
+        m.fails(&["export", "-o", "none/all.tar", &stopped], 1, "invalid output path");
+        m.fails(&["export", "nobody"], 1, "No such container: nobody");
+        m.ok(&["rmi", "again:1"]);
+    });
+}
+
 /// CVE-2018-15664 and its kin: the container exchanges a folder for a link to the machine's files while files are copied
 /// through it.
 #[test]

@@ -4,7 +4,7 @@
 //! zeroes. Sockets are left out, as every tar does. GNU's form of long names, PAX records for extended attributes.
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,7 +27,8 @@ const SHORT: usize = 100;
 
 /// Packs what `base` is below `directory`, and everything below that, under the name `name`.
 ///
-/// `base` is `.` for the directory itself. A symbolic link is packed as one.
+/// `base` is `.` for the directory itself; with an empty `name` the archive begins with what is in it. A symbolic link is
+/// packed as one.
 ///
 /// Errors: [`Error::File`] where something cannot be read, [`Error::Write`] where `out` takes no more.
 pub fn pack(directory: BorrowedFd<'_>, base: &OsStr, name: &Path, out: &mut dyn Write) -> Result<(), Error> {
@@ -68,26 +69,29 @@ impl Packer<'_> {
         let name = path.as_os_str().as_bytes();
         let found = fstatat(directory, base, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("stat", name))?;
         let mut header = header(&found);
+        let plain = records(&found, None).map_err(failed("stat", name))?;
         match SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFDIR => {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let opened = openat(directory, base, flags, Mode::empty()).map_err(failed("open", name))?;
                 let names = names(&opened).map_err(failed("read the directory", name))?;
-                let attributes = attributes(opened.as_fd()).map_err(failed("read the attributes of", name))?;
+                let records = records(&found, Some(opened.as_fd())).map_err(failed("read the attributes of", name))?;
                 header.set_entry_type(EntryType::Directory);
                 let slashed = if name.ends_with(b"/") { name.to_vec() } else { [name, b"/"].concat() };
-                self.entry(&mut header, &slashed, b"", &attributes)?;
+                if !name.is_empty() {
+                    self.entry(&mut header, &slashed, b"", &records)?;
+                }
                 return Ok(Some(Level { directory: opened, path: path.to_owned(), names: names.into_iter() }));
             }
             SFlag::S_IFREG => self.file(directory, base, name, &found, header)?,
             SFlag::S_IFLNK => {
                 let target = readlinkat(directory, base).map_err(failed("read the link", name))?;
                 header.set_entry_type(EntryType::Symlink);
-                self.entry(&mut header, name, target.as_bytes(), &[])?;
+                self.entry(&mut header, name, target.as_bytes(), &plain)?;
             }
             SFlag::S_IFIFO => {
                 header.set_entry_type(EntryType::Fifo);
-                self.entry(&mut header, name, b"", &[])?;
+                self.entry(&mut header, name, b"", &plain)?;
             }
             kind @ (SFlag::S_IFCHR | SFlag::S_IFBLK) => {
                 header.set_entry_type(if kind == SFlag::S_IFCHR { EntryType::Char } else { EntryType::Block });
@@ -95,7 +99,7 @@ impl Packer<'_> {
                 let (Ok(major), Ok(minor)) = numbers else { return Ok(None) };
                 // A header of GNU's form has these fields.
                 let _ = header.set_device_major(major).and_then(|()| header.set_device_minor(minor));
-                self.entry(&mut header, name, b"", &[])?;
+                self.entry(&mut header, name, b"", &plain)?;
             }
             // Sockets.
             _ => {}
@@ -125,11 +129,11 @@ impl Packer<'_> {
         if now.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
             return Ok(());
         }
-        let attributes = attributes(opened.as_fd()).map_err(failed("read the attributes of", name))?;
+        let records = records(&now, Some(opened.as_fd())).map_err(failed("read the attributes of", name))?;
         let size = u64::try_from(now.st_size).unwrap_or_default();
         header.set_entry_type(EntryType::Regular);
         header.set_size(size);
-        self.entry(&mut header, name, b"", &attributes)?;
+        self.entry(&mut header, name, b"", &records)?;
         self.content(&File::from(opened), size, name)
     }
 
@@ -156,14 +160,10 @@ impl Packer<'_> {
     }
 
     /// The headers of one entry.
-    fn entry(
-        &mut self,
-        header: &mut Header,
-        name: &[u8],
-        link: &[u8],
-        attributes: &[(CString, Vec<u8>)],
-    ) -> Result<(), Error> {
-        self.records(header, attributes)?;
+    fn entry(&mut self, header: &mut Header, name: &[u8], link: &[u8], records: &[u8]) -> Result<(), Error> {
+        if !records.is_empty() {
+            self.extension(EntryType::XHeader, b"././@PaxHeader", records)?;
+        }
         if name.len() > SHORT {
             self.long(EntryType::GNULongName, name)?;
         }
@@ -175,21 +175,6 @@ impl Packer<'_> {
         put_short(&mut block[157..157 + SHORT], link);
         header.set_cksum();
         self.put(header.as_bytes())
-    }
-
-    /// What a header has no field for: extended attributes, and times before 1970.
-    fn records(&mut self, header: &Header, attributes: &[(CString, Vec<u8>)]) -> Result<(), Error> {
-        let mut payload = Vec::new();
-        for (name, value) in attributes {
-            let key = [b"SCHILY.xattr.", name.to_bytes()].concat();
-            record(&mut payload, &key, value);
-        }
-        if let Ok(seconds) = header.mtime()
-            && let before @ ..0 = seconds.cast_signed()
-        {
-            record(&mut payload, b"mtime", before.to_string().as_bytes());
-        }
-        if payload.is_empty() { Ok(()) } else { self.extension(EntryType::XHeader, b"././@PaxHeader", &payload) }
     }
 
     fn long(&mut self, kind: EntryType, text: &[u8]) -> Result<(), Error> {
@@ -227,8 +212,7 @@ fn header(found: &FileStat) -> Header {
     header.set_mode(found.st_mode & 0o7777);
     header.set_uid(u64::from(found.st_uid));
     header.set_gid(u64::from(found.st_gid));
-    // Negative ones stand in base 256, as GNU's tar writes them.
-    header.set_mtime(found.st_mtime.cast_unsigned());
+    header.set_mtime(u64::try_from(found.st_mtime).unwrap_or_default());
     header.set_size(0);
     header
 }
@@ -251,16 +235,20 @@ fn record(payload: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     payload.extend_from_slice(&[key, b"=", value, b"\n"].concat());
 }
 
-/// Everything but what the kernel keeps for itself.
-fn attributes(file: BorrowedFd<'_>) -> io::Result<Vec<(CString, Vec<u8>)>> {
-    let mut attributes = Vec::new();
+/// What a header has no field for: times before 1970, and extended attributes but those that the kernel keeps for itself.
+fn records(found: &FileStat, file: Option<BorrowedFd<'_>>) -> io::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    if found.st_mtime < 0 {
+        record(&mut payload, b"mtime", found.st_mtime.to_string().as_bytes());
+    }
+    let Some(file) = file else { return Ok(payload) };
     for name in sys::list_xattrs(file)? {
-        let kept = |prefix: &[u8]| name.to_bytes().starts_with(prefix);
-        if kept(b"user.") || name.to_bytes() == b"security.capability" {
-            attributes.push((name.clone(), sys::get_xattr(file, &name)?));
+        if name.to_bytes().starts_with(b"user.") || name.to_bytes() == b"security.capability" {
+            let key = [b"SCHILY.xattr.", name.to_bytes()].concat();
+            record(&mut payload, &key, &sys::get_xattr(file, &name)?);
         }
     }
-    Ok(attributes)
+    Ok(payload)
 }
 
 fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {

@@ -58,6 +58,8 @@ pub enum Command {
     Attach(Attach),
     /// Copy files from or to a container.
     Copy(Copy),
+    /// Write a container's file system to an archive.
+    Export(Export),
     /// Show what a container wrote.
     Logs(Logs),
     /// List containers.
@@ -203,6 +205,15 @@ pub struct Copy {
     pub follow_link: bool,
     /// Say nothing; `None` says nothing where there is no terminal.
     pub quiet: Option<bool>,
+}
+
+/// `export`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// Name or id.
+    pub container: String,
+    /// `None` is the standard output.
+    pub output: Option<PathBuf>,
 }
 
 /// One end of a copy.

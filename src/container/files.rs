@@ -52,6 +52,8 @@ pub enum Task {
         /// What the archive calls it; `.` for the contents of a directory.
         name: String,
     },
+    /// Pack the root file system without what is mounted on it: a tar stream on standard output.
+    Export,
     /// Unpack a tar stream, from standard input.
     Write {
         /// Into which directory; the last part is followed.
@@ -194,6 +196,12 @@ fn open<'a>(root: RootDir<'_>, task: &'a Task) -> Result<Opened<'a>, Error> {
         Task::Read { path, name } => {
             let Found { directory, base, .. } = look(root, path).map_err(at(path))?;
             Ok(Opened::Read { directory, base, name })
+        }
+        Task::Export => {
+            let flags = sys::OPEN_TREE_CLONE | libc::AT_EMPTY_PATH.cast_unsigned();
+            let directory =
+                sys::open_tree(Some(root.as_fd()), Path::new(""), flags).step(|| "open the root file system".into())?;
+            Ok(Opened::Read { directory, base: OsString::from("."), name: "" })
         }
         Task::Write { directory: path, owner } => {
             let place = without_dots(path);

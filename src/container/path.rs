@@ -22,6 +22,10 @@ impl<'a> RootDir<'a> {
         Self { directory }
     }
 
+    pub(crate) fn as_fd(self) -> BorrowedFd<'a> {
+        self.directory
+    }
+
     /// Opens what `path` leads to.
     pub(crate) fn open(self, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
         let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;

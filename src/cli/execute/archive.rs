@@ -1,16 +1,16 @@
-//! `save` and `import`: images to and from files.
+//! `save`, `export` and `import`: images and containers to and from files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use sbx_engine::Engine;
+use sbx_engine::{Engine, copy};
 use sbx_image::{ImportRequest, Silent};
 
 use super::images::{check_platform, platform, reference};
 use super::{Fault, Outcome, print};
-use crate::command::{Import, Save};
+use crate::command::{Export, Import, Save};
 
 /// `save`.
 pub(super) fn save(engine: &Engine, command: &Save) -> Outcome {
@@ -21,14 +21,37 @@ pub(super) fn save(engine: &Engine, command: &Save) -> Outcome {
             check_platform(&image, &command.platform, name)?;
         }
     }
-    match &command.output {
-        Some(path) => save_to(engine, &command.images, path)?,
+    write_to(command.output.as_deref(), ("save", "image"), &mut |out| Ok(engine.save(&command.images, out)?))
+}
+
+/// `export`.
+pub(super) fn export(engine: &Engine, command: &Export) -> Outcome {
+    let mut files = engine.files(&command.container)?;
+    write_to(
+        command.output.as_deref(),
+        ("export", "container"),
+        &mut |out| Ok(copy::export(&mut files, out).map(drop)?),
+    )
+}
+
+/// Writes an archive to where it is told.
+type Give<'a> = &'a mut dyn FnMut(&mut dyn Write) -> Result<(), Fault>;
+
+/// Writes what `give` gives to a file or the standard output.
+fn write_to(path: Option<&Path>, (verb, what): (&str, &str), give: Give<'_>) -> Outcome {
+    match path {
+        Some(path) => {
+            check_output(path)
+                .map_err(|problem| Fault::plain(format!("failed to {verb} {what}: invalid output path: {problem}")))?;
+            write_file(path, give)?;
+        }
         None if io::stdout().is_terminal() => {
-            return Err(Fault::plain("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+            let message = format!("cowardly refusing to {verb} to a terminal. Use the -o flag or redirect");
+            return Err(Fault::plain(message));
         }
         None => {
             let mut out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
-            engine.save(&command.images, &mut out)?;
+            give(&mut out)?;
             out.flush()?;
         }
     }
@@ -36,15 +59,13 @@ pub(super) fn save(engine: &Engine, command: &Save) -> Outcome {
 }
 
 /// The file appears whole or not at all.
-fn save_to(engine: &Engine, images: &[String], path: &Path) -> Result<(), Fault> {
-    check_output(path)
-        .map_err(|problem| Fault::plain(format!("failed to save image: invalid output path: {problem}")))?;
+fn write_file(path: &Path, give: Give<'_>) -> Result<(), Fault> {
     let temporary = beside(path);
     let failed = |error: io::Error| Fault::plain(format!("cannot write {}: {error}", path.display()));
     let written = (|| {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
-        engine.save(images, &mut out)?;
+        give(&mut out)?;
         out.flush().map_err(failed)?;
         fs::rename(&temporary, path).map_err(failed)
     })();

@@ -159,6 +159,7 @@ fn execute(invocation: Invocation) -> Outcome {
         Command::Attach(command) => run::attach(&engine()?, &command),
         Command::Exec(command) => run::exec(&engine()?, &command),
         Command::Copy(command) => copy::copy(&engine()?, &command),
+        Command::Export(command) => archive::export(&engine()?, &command),
         Command::Stop(command) => containers::stop(&engine()?, &command),
         Command::Restart(command) => containers::restart(&engine()?, &command),
         Command::Kill(command) => containers::kill(&engine()?, &command),

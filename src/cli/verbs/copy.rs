@@ -1,8 +1,8 @@
-//! The verb `cp`.
+//! The verbs that carry a container's files out, or others in: `cp`, `export`.
 
-use super::{Count, Verb};
+use super::{Count, Verb, operand};
 use crate::{
-    command::{Command, Copy, CopyEnd},
+    command::{Command, Copy, CopyEnd, Export},
     error::Fault,
     flags::{Flag, parse::Operands},
 };
@@ -42,6 +42,18 @@ pub(crate) static COPY: Verb = Verb {
             follow_link: parsed.on("follow-link"),
             quiet: parsed.switch("quiet"),
         }))
+    },
+};
+
+pub(crate) static EXPORT: Verb = Verb {
+    usage: "[OPTIONS] CONTAINER",
+    about: "Export a container's filesystem as a tar archive",
+    flags: &[&[Flag::text("output", "Write to a file, not to STDOUT").short('o')]],
+    operands: Operands::Mixed,
+    count: Count::Exactly(1),
+    read: |parsed, _| {
+        let output = parsed.filled("output").map(Into::into);
+        Ok(Command::Export(Export { container: operand(parsed, 0), output }))
     },
 };
 

@@ -125,7 +125,10 @@ pub fn overlay(
         OverlayMethod::Namespace => stack.in_namespace(),
         OverlayMethod::Auto if NO_DESCRIPTORS.load(Ordering::Relaxed) => stack.in_namespace(),
         OverlayMethod::Auto => match stack.by_descriptors() {
-            Err(OverlayError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+            // EBADF: before 6.13 fsconfig(2) takes no descriptors of mounts, which is what mapped layers are.
+            Err(OverlayError::Kernel { source, .. })
+                if matches!(source.raw_os_error(), Some(libc::EINVAL | libc::EBADF)) =>
+            {
                 let mount = stack.in_namespace()?;
                 NO_DESCRIPTORS.store(true, Ordering::Relaxed);
                 Ok(mount)

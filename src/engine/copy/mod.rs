@@ -14,6 +14,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use sbx_archive::{Options, Origin, Owners};
+use sbx_container::files::Task;
 use sbx_container::plan::User;
 
 use self::paths::{Target, arrange, base, directory};
@@ -49,7 +50,7 @@ pub fn copy_out(files: &mut ContainerFiles, source: &str, target: &str, links: L
     let opened = local::open_directory(Path::new(&place))?;
     let top = Path::new(&name).to_owned();
     let options = Options { place: place.into(), owners: Owners::Mine, origin: Origin::Stranger { top } };
-    files.read(&source, &name, |archive| {
+    files.read(Task::Read { path: source, name }, |archive| {
         let unpacked = sbx_archive::unpack(archive, opened.as_fd(), &options).map_err(failed)?;
         Ok(Copied { bytes: unpacked.bytes, warnings: unpacked.warnings })
     })
@@ -64,11 +65,18 @@ pub fn copy_to_archive(
 ) -> Result<Copied> {
     let (source, name) = files.resolve(source, links)?;
     let name = name.unwrap_or_else(|| base(&source));
-    files.read(&source, &name, |archive| {
-        let bytes = io::copy(archive, output)?;
-        output.flush()?;
-        Ok(Copied { bytes, warnings: Vec::new() })
-    })
+    files.read(Task::Read { path: source, name }, |archive| pass_on(archive, output))
+}
+
+/// Writes an archive of the container's root file system to `output`, without its mounts.
+pub fn export(files: &mut ContainerFiles, output: &mut dyn Write) -> Result<Copied> {
+    files.read(Task::Export, |archive| pass_on(archive, output))
+}
+
+fn pass_on(archive: &mut dyn Read, output: &mut dyn Write) -> Result<Copied> {
+    let bytes = io::copy(archive, output)?;
+    output.flush()?;
+    Ok(Copied { bytes, warnings: Vec::new() })
 }
 
 /// Copies a file or directory of this machine to a path of the container. Files become those of `owner`; where that is

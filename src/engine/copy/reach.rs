@@ -143,16 +143,10 @@ impl ContainerFiles {
         Ok(Target { path, exists: found.is_some(), is_directory })
     }
 
-    /// Packs what is at `path` as `name` and hands the archive to `take`.
-    pub(super) fn read(
-        &mut self,
-        path: &str,
-        name: &str,
-        take: impl FnOnce(&mut dyn Read) -> Result<Copied>,
-    ) -> Result<Copied> {
-        let task = Task::Read { path: path.to_owned(), name: name.to_owned() };
+    /// Hands the archive of a task that makes one to `take`.
+    pub(super) fn read(&mut self, task: Task, take: impl FnOnce(&mut dyn Read) -> Result<Copied>) -> Result<Copied> {
         let mut session = self.begin(task, StreamKind::Stdout)?;
-        let Some(mut output) = session.stdout.take() else { return Err(self.not_found(path)) };
+        let Some(mut output) = session.stdout.take() else { return Err(no_stream()) };
         let taken = take(&mut output);
         drop(output);
         self.conclude(session, taken)
@@ -167,7 +161,7 @@ impl ContainerFiles {
     ) -> Result<Copied> {
         let task = Task::Write { directory: directory.to_owned(), owner };
         let mut session = self.begin(task, StreamKind::Stdin)?;
-        let Some(input) = session.stdin.take() else { return Err(self.not_found(directory)) };
+        let Some(input) = session.stdin.take() else { return Err(no_stream()) };
         let mut counted = Counted { stream: input, bytes: 0, is_closed: false };
         let given = match give(&mut counted) {
             // Why it does not listen any more is better told by itself.
@@ -185,6 +179,7 @@ impl ContainerFiles {
         let path = match &task {
             Task::Stat { path } | Task::Read { path, .. } => path.clone(),
             Task::Write { directory, .. } => directory.clone(),
+            Task::Export => String::from("/"),
         };
         let request = FilesRequest { container: self.id.to_string(), task, streams: vec![archive, StreamKind::Stderr] };
         self.client.files(request).map_err(|error| match Error::from(error) {
@@ -220,6 +215,10 @@ impl ContainerFiles {
         let status = self.client.wait_process(session.id)?;
         Ok((status.code, words.lines().map(str::to_owned).collect()))
     }
+}
+
+fn no_stream() -> Error {
+    Error::new(ErrorKind::Other, "the container's end has no stream for the archive")
 }
 
 fn ended(code: i32) -> Error {
