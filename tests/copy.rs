@@ -315,7 +315,8 @@ fn owners_are_those_of_the_containers_users() {
         let c = sleeper(m, &["--userns", "private"]);
         m.ok(&["cp", "src/f", &format!("{c}:/tmp/f")]);
         m.ok(&["cp", &format!("{c}:/tmp/f"), "back"]);
-        assert_eq!(inside(m, &c, "stat -c '%u:%g %a' /tmp/f"), "1234:2345 4751");
+        assert_eq!(inside(m, &c, "stat -c '%u:%g %a' /tmp/f /dev/null"), "1234:2345 4751\n0:0 666");
+        assert_eq!(inside(m, &c, "echo x >/dev/null; awk '{ print $1, $3 }' /proc/self/uid_map"), "0 65536");
         let back = fs::metadata(m.path("home/back")).expect("the copy");
         assert_eq!((back.uid(), back.permissions().mode() & 0o7777), (0, 0o4751));
     });
@@ -341,7 +342,7 @@ fn a_file_system_is_exported_without_its_mounts_and_imported_again() {
         m.ok(&["import", "all.tar", "again:1"]);
         assert_eq!(m.ok(&["run", "--rm", "--network", "none", "again:1", "cat", "/mine"]), "mine");
         // Of one that does not run, to the standard output.
-        m.ok(&["rm", "-f", &c]);
+        m.ok(&["rm", "-f", "-v", &c]);
         let stopped = m.ok(&["create", "--network", "none", BUSYBOX, "true"]);
         let listed = m.sh(&format!("{} | tar t bin/busybox", line(m, &["export", &stopped]))).expect_ok();
         assert_eq!(listed.text(), "bin/busybox");

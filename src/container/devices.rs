@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::error::{Error, Step};
+use crate::overlay::on_scratch;
 use crate::path::RootDir;
 use crate::plan::{ContainerPlan, DeviceKind, DeviceNode, MountSource};
 use crate::sys::{self, AttributeChange, OPEN_TREE_CLONE, Recursion, attr};
@@ -38,28 +39,22 @@ pub(crate) struct StagedDevices {
 impl StagedDevices {
     /// Makes the nodes on a file system of their own that nobody else sees, owned as the container's ids say.
     pub(crate) fn make(plan: &ContainerPlan) -> Result<Self, Error> {
-        let maps = plan.id_maps.as_ref();
-        let stage = sys::new_filesystem("tmpfs", "sbx-devices", &["mode=755".to_owned()], attr::NOSUID | attr::NOEXEC)
-            .step(|| "make a stage for device nodes".into())?;
-        let mut nodes = Vec::with_capacity(plan.devices.len());
-        for (number, device) in plan.devices.iter().enumerate() {
-            let subject = || format!("make device {}", device.path);
-            let name = number.to_string();
-            mknodat(
-                &stage,
-                name.as_str(),
-                node_kind(device),
-                Mode::from_bits_truncate(device.mode),
-                node_number(device),
-            )
-            .step(subject)?;
-            let uid = maps.map_or(device.uid, |maps| outside(&maps.uids, device.uid));
-            let gid = maps.map_or(device.gid, |maps| outside(&maps.gids, device.gid));
-            own(stage.as_fd(), &name, device.mode, (uid, gid)).step(subject)?;
-            nodes.push(sys::open_tree(Some(stage.as_fd()), Path::new(&name), OPEN_TREE_CLONE).step(subject)?);
-        }
-        Ok(Self { nodes })
+        // Before Linux 6.15 open_tree(2) copies only mounts of the namespace that one is in.
+        let nodes = on_scratch(c"mode=755", || {
+            plan.devices.iter().enumerate().map(|(number, device)| stage(plan, device, &number.to_string())).collect()
+        });
+        nodes.map(|nodes| Self { nodes }).step(|| "make device nodes".into())
     }
+}
+
+/// Makes one node in the working directory and takes a copy of its mount.
+fn stage(plan: &ContainerPlan, device: &DeviceNode, name: &str) -> std::io::Result<OwnedFd> {
+    mknodat(AT_FDCWD, name, node_kind(device), Mode::from_bits_truncate(device.mode), node_number(device))?;
+    let maps = plan.id_maps.as_ref();
+    let uid = maps.map_or(device.uid, |maps| outside(&maps.uids, device.uid));
+    let gid = maps.map_or(device.gid, |maps| outside(&maps.gids, device.gid));
+    own(AT_FDCWD, name, device.mode, (uid, gid))?;
+    sys::open_tree(None, Path::new(name), OPEN_TREE_CLONE)
 }
 
 /// What an id of the container is outside; an id that is not mapped stays as it is.

@@ -301,6 +301,25 @@ fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result
     done.unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
 }
 
+/// Runs `work` in a mount namespace that ends with it, in a directory that is an empty tmpfs. What it opens stays.
+pub(crate) fn on_scratch<T: Send>(options: &CStr, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    in_thread(|| {
+        enter_scratch(options)?;
+        work()
+    })
+}
+
+fn enter_scratch(options: &CStr) -> io::Result<()> {
+    const NONE: Option<&CStr> = None;
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    // Over a directory that surely exists.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some(c"tmpfs"), c"/proc", Some(c"tmpfs"), flags, Some(options))?;
+    chdir(c"/proc")?;
+    Ok(())
+}
+
 /// Who the initial uid 0 on disk is, seen through the mapped mount: `work` is made by us and belongs to it.
 fn owner_of_work(writable: &Place) -> io::Result<(u32, u32)> {
     let stat = fstatat(writable.fd(), c"work", AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -314,12 +333,8 @@ fn mount_in_namespace(
     writer: Option<(u32, u32)>,
     fate: UpperFate,
 ) -> io::Result<OwnedFd> {
-    const NONE: Option<&CStr> = None;
-    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
-    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-    // Room for mount points, over a directory that surely exists.
-    mount(Some(c"tmpfs"), c"/proc", Some(c"tmpfs"), MsFlags::empty(), Some(c"mode=0700"))?;
-    chdir(c"/proc")?;
+    // Room for mount points.
+    enter_scratch(c"mode=0700")?;
     let attach = |mount: &OwnedFd, name: &str| {
         fs::create_dir(name)?;
         sys::move_mount(mount.as_fd(), &CString::new(name)?)
