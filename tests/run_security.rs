@@ -248,3 +248,32 @@ fn paths_inside_that_point_outside_stay_inside() {
         }
     });
 }
+
+#[test]
+fn a_private_user_namespace_is_a_container_like_any_other() {
+    each_mode(|m| {
+        let flags = ["--userns", "private", "-v", "owned:/data", "--tmpfs", "/fast", "--memory", "64m", "--init"];
+        let c = m.detached(&flags, &["sleep", "1000"]);
+        let sh = |script: &str| m.ok(&["exec", &c, "sh", "-c", script]);
+        assert_eq!(sh("awk '{ print $1, $3 }' /proc/self/uid_map /proc/self/gid_map"), "0 65536\n0 65536");
+        assert_eq!(sh("stat -c '%u:%g %a' / /bin/busybox /dev/null /data/seed"), "0:0 755\n0:0 755\n0:0 666\n0:0 644");
+        assert_eq!(sh("touch /new /data/new /fast/new && stat -c %u /new /data/new /fast/new"), "0\n0\n0");
+        assert_eq!(
+            sh("chown 1000:1000 /data/new && stat -c %u:%g /data/new; echo x >/dev/null; hostname"),
+            format!("1000:1000\n{}", &c[..12])
+        );
+        assert_eq!(
+            m.ok(&["exec", "-u", "1000:1000", &c, "sh", "-c", "id -u; touch /tmp/mine; stat -c %u /tmp/mine"]),
+            "1000\n1000"
+        );
+        assert_eq!(m.ok(&["exec", "-t", &c, "tty"]), "/dev/pts/0");
+        m.ok(&["restart", "-t", "0", &c]);
+        assert_eq!(sh("cat /proc/1/oom_score_adj; stat -c %u:%g /new /data/new"), "0\n0:0\n1000:1000");
+        let limits = ["--userns", "private", "--oom-score-adj", "300", "--ulimit", "nofile=100:200"];
+        assert_eq!(m.in_busybox(&limits, "cat /proc/self/oom_score_adj; ulimit -n; ulimit -Hn"), "300\n100\n200");
+        let own = m.in_busybox(&["--userns", "private", "--read-only"], "touch /x 2>/dev/null || echo fixed");
+        assert_eq!(own, "fixed");
+        m.ok(&["rm", "-f", &c]);
+        m.ok(&["volume", "rm", "owned"]);
+    });
+}

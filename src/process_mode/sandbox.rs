@@ -85,9 +85,10 @@ impl Live {
 }
 
 impl Setting {
-    fn sources<'a>(&'a self, root: &'a RootFs) -> Sources<'a> {
+    /// A root whose owners are mapped would give a new volume's files to users of this host.
+    fn sources<'a>(&'a self, root: &'a RootFs, mapped: bool) -> Sources<'a> {
         let Self { volumes, layers, mounts, .. } = self;
-        Sources { volumes, layers, mounts, root: Some(root.as_fd()) }
+        Sources { volumes, layers, mounts, root: (!mapped).then(|| root.as_fd()) }
     }
 }
 
@@ -111,7 +112,8 @@ impl Sandbox {
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
         let mut paths = etc::write(&self.spec, &self.setting, attachment)?;
-        let Prepared { sources, held } = volumes::prepare(&self.spec, self.setting.sources(&root))?;
+        let Prepared { sources, held } =
+            volumes::prepare(&self.spec, self.setting.sources(&root, user_namespace.is_some()))?;
         paths.mount_sources = sources;
         paths.devices = devices::look_up(&self.spec.host_config)?;
         let plan = make_plan(&self.spec, &self.setting.machine, &paths, attachment)?;

@@ -37,6 +37,7 @@ pub(crate) fn open_device(share: &Share) -> Result<Fs, Error> {
         root,
         proc,
         access: if share.read_only { Access::ReadOnly } else { Access::ReadWrite },
+        mappable: share.mappable,
         // What the host changes is seen at once, as by a process.
         caching: Caching::default(),
         limits: Limits::default(),

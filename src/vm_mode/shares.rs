@@ -30,6 +30,8 @@ pub(crate) struct Share {
     pub(crate) is_file: bool,
     /// Nothing can be changed.
     pub(crate) read_only: bool,
+    /// The container's users are others than the machine's.
+    pub(crate) mappable: bool,
 }
 
 /// A unix socket of the host that programs of the guest may connect to.
@@ -45,6 +47,8 @@ pub(crate) struct Socket {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shared {
     pub(crate) shares: Vec<Share>,
+    /// The container has users of its own.
+    mappable: bool,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) furnishings: Vec<Furnishing>,
     /// Path in the guest by mount destination.
@@ -54,7 +58,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// What a container's mounts need. `prepared` has the directories of volumes by mount destination.
     pub(crate) fn of(spec: &SandboxSpec, prepared: &BTreeMap<String, PathBuf>) -> Result<Self, Error> {
-        let mut shared = Self::default();
+        let mut shared = Self { mappable: spec.host_config.userns_mode == "private", ..Self::default() };
         for mount in &spec.mounts {
             if mount.kind == MountKind::Tmpfs {
                 continue;
@@ -91,7 +95,7 @@ impl Shared {
         let name = if is_file { path.file_name().map(Path::new) } else { None };
         let source = name.map_or_else(|| PathBuf::from(&target), |name| Path::new(&target).join(name));
         self.sources.insert(destination.to_owned(), source);
-        self.shares.push(Share { tag, path, is_file, read_only });
+        self.shares.push(Share { tag, path, is_file, read_only, mappable: self.mappable });
     }
 
     fn add_socket(&mut self, destination: &str, path: PathBuf, metadata: &std::fs::Metadata) {

@@ -99,6 +99,7 @@ fn share(folder: &Path) -> Result<Share, Box<dyn Error>> {
         root: Root::Directory(directory(&folder.join("share"))?),
         proc: directory("/proc/self/fd".as_ref())?,
         access: fs::Access::ReadWrite,
+        mappable: false,
         caching: Caching::default(),
         limits: fs::Limits { descriptors: 512, ..fs::Limits::default() },
     })

@@ -34,7 +34,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let command = arguments.next().ok_or(usage)?;
     let root = open(source.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let proc: OwnedFd = File::open("/proc/self/fd")?.into();
-    let share = Share { tag: "share".into(), root: Root::Directory(root), proc, access, caching, limits };
+    let share =
+        Share { tag: "share".into(), root: Root::Directory(root), proc, access, mappable: false, caching, limits };
     let mounted = fuse::Mounted::new(share, Path::new(&target))?;
     let status = Command::new(command).args(arguments).status()?;
     drop(mounted);

@@ -75,6 +75,10 @@ pub struct Share {
     pub proc: OwnedFd,
     /// Whether it may be changed.
     pub access: Access,
+    /// Whether the guest may mount it with other owners (mount_setattr(2), `MOUNT_ATTR_IDMAP`). Its kernel names callers then
+    /// only where something is made: whoever allocates or copies within a file is taken for one who may not keep
+    /// set-user-id.
+    pub mappable: bool,
     /// How long the guest may believe what it was told.
     pub caching: Caching,
     /// How much the guest can take hold of.

@@ -111,6 +111,8 @@ pub mod init {
     pub const SETXATTR_EXT: u64 = 1 << 29;
     /// There is a second word of flags.
     pub const INIT_EXT: u64 = 1 << 30;
+    /// The client may map owners (Linux 6.12); it names callers only in requests that make something.
+    pub const ALLOW_IDMAP: u64 = 1 << 40;
     /// Node ids mean nothing once they are forgotten.
     pub const NO_EXPORT_SUPPORT: u64 = 1 << 38;
 }

@@ -82,6 +82,7 @@ pub struct Server {
     identity: Option<Identity>,
     shown: Shown,
     access: Access,
+    mappable: bool,
     caching: Caching,
     nodes: Nodes,
     handles: Handles,
@@ -95,7 +96,7 @@ impl Server {
     /// # Errors
     /// The share is none: a bad tag, name or limit, or descriptors of another kind than they should be.
     pub fn new(share: Share) -> std::result::Result<Self, ShareError> {
-        let Share { tag, root, proc, access, caching, limits } = share;
+        let Share { tag, root, proc, access, mappable, caching, limits } = share;
         if tag.is_empty() || tag.len() > TAG_MAX || tag.contains('\0') {
             return Err(ShareError::Tag(tag));
         }
@@ -131,7 +132,19 @@ impl Server {
             }
         };
         let (handles, locks) = (Handles::default(), Locks::default());
-        Ok(Self { tag, host, identity: None, shown, access, caching, nodes: table, handles, locks, session: None })
+        Ok(Self {
+            tag,
+            host,
+            identity: None,
+            shown,
+            access,
+            mappable,
+            caching,
+            nodes: table,
+            handles,
+            locks,
+            session: None,
+        })
     }
 
     /// Name of the share.

@@ -82,6 +82,9 @@ impl Server {
         if !self.caching.names.is_zero() {
             flags |= init::DO_READDIRPLUS | init::READDIRPLUS_AUTO;
         }
+        if self.mappable {
+            flags |= init::ALLOW_IDMAP;
+        }
         if self.has_access_lists() {
             flags |= init::POSIX_ACL;
         }

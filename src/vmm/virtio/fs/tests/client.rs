@@ -57,6 +57,7 @@ pub(super) fn share(root: Root) -> Share {
         root,
         proc: File::open("/proc/self/fd").unwrap().into(),
         access: Access::ReadWrite,
+        mappable: false,
         caching: Caching::default(),
         limits: Limits::default(),
     }
