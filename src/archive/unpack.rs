@@ -76,7 +76,7 @@ pub struct Unpacked {
 pub fn unpack(source: &mut dyn Read, directory: BorrowedFd<'_>, options: &Options) -> Result<Unpacked, Error> {
     let mut reader = Reader::new(source, Limits::default());
     let mut work = Unpacking { directory, options, parent: None, directories: Vec::new(), warnings: Vec::new() };
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry()? {
         work.entry(&entry, &mut reader)?;
     }
     reader.drain()?;

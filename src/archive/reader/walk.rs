@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes to the next entry, past what is left of the current one. `None` is the tar's end mark or a clean end of the stream.
-    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         self.skip(self.data_left + self.padding, "an entry's content")?;
         (self.data_left, self.padding) = (0, 0);
         let mut extensions = Extensions::default();

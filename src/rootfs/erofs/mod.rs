@@ -99,7 +99,7 @@ pub struct LayerStats {
 pub fn write_layer(tar: &mut dyn Read, image: &File, limits: &Limits) -> Result<LayerStats, LayerError> {
     let mut reader = Reader::new(tar, limits.of_the_tar());
     let mut layer = layer::Layer::new(image, limits);
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry()? {
         layer.apply(&entry, &mut reader)?;
     }
     reader.drain()?;
