@@ -66,6 +66,7 @@ fn a_copy_goes_where_docker_would_put_it() {
         inside(m, &c, "mkdir /d; echo old >/file; ln -s /d /to-d; ln -s file /to-file; ln -s /fresh /to-nothing");
         fs::create_dir(m.path("home/dir")).expect("a new folder");
         symlink("dir", m.path("home/dirlink")).expect("a new link");
+        symlink("src/sub", m.path("home/sublink")).expect("a new link");
         let copy = |from: &str, to: &str| {
             let inside = |text: &str| text.replace("C:", &format!("{c}:"));
             m.ok(&["cp", &inside(from), &inside(to)])
@@ -79,6 +80,7 @@ fn a_copy_goes_where_docker_would_put_it() {
             ("src", "C:/tree", "/tree/src/sub/g"),
             ("src/.", "C:/d", "/d/sub/g"),
             ("src/sub/.", "C:/contents", "/contents/g"),
+            ("sublink/.", "C:/through", "/through/g"),
             ("src/f", "C:/file", "/file"),
             ("src/sub/g", "C:/to-d", "/d/g"),
             ("src/sub/g", "C:/to-d/", "/d/g"),
@@ -206,6 +208,9 @@ fn links_are_followed_where_that_is_asked_for() {
         source(m);
         let c = sleeper(m, &[]);
         m.ok(&["cp", "src/l", &format!("{c}:/link")]);
+        symlink("src", m.path("home/to-src")).expect("a new link");
+        m.ok(&["cp", "to-src/", &format!("{c}:/to-src")]);
+        assert_eq!(inside(m, &c, "readlink /to-src"), "src", "a slash does not follow, as in Docker");
         m.ok(&["cp", "-L", "src/l", &format!("{c}:/followed")]);
         m.ok(&["cp", "-L", "src/l", &format!("{c}:/tmp")]);
         assert_eq!(inside(m, &c, "readlink /link; cat /followed; ls /tmp"), "f\nhi\nl");

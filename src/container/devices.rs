@@ -1,5 +1,6 @@
 //! `/dev` of a container: device nodes, the links that programs expect, the console, and what masks other paths.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat};
 
-use crate::error::{Error, Step};
+use crate::error::{Error, Step, describe};
 use crate::overlay::on_scratch;
 use crate::path::RootDir;
 use crate::plan::{ContainerPlan, DeviceKind, DeviceNode, MountSource};
@@ -41,14 +42,18 @@ impl StagedDevices {
     pub(crate) fn make(plan: &ContainerPlan) -> Result<Self, Error> {
         // Before Linux 6.15 open_tree(2) copies only mounts of the namespace that one is in.
         let nodes = on_scratch(c"mode=755", || {
-            plan.devices.iter().enumerate().map(|(number, device)| stage(plan, device, &number.to_string())).collect()
+            let staged = |(number, device): (usize, &DeviceNode)| {
+                stage(plan, device, &number.to_string())
+                    .map_err(|error| io::Error::other(format!("{}: {}", device.path, describe(&error))))
+            };
+            plan.devices.iter().enumerate().map(staged).collect()
         });
         nodes.map(|nodes| Self { nodes }).step(|| "make device nodes".into())
     }
 }
 
 /// Makes one node in the working directory and takes a copy of its mount.
-fn stage(plan: &ContainerPlan, device: &DeviceNode, name: &str) -> std::io::Result<OwnedFd> {
+fn stage(plan: &ContainerPlan, device: &DeviceNode, name: &str) -> io::Result<OwnedFd> {
     mknodat(AT_FDCWD, name, node_kind(device), Mode::from_bits_truncate(device.mode), node_number(device))?;
     let maps = plan.id_maps.as_ref();
     let uid = maps.map_or(device.uid, |maps| outside(&maps.uids, device.uid));
@@ -107,7 +112,7 @@ pub(crate) fn populate(plan: &ContainerPlan, staged: Option<&StagedDevices>, roo
     Ok(())
 }
 
-fn make_node(device: &DeviceNode, root: RootDir<'_>) -> std::io::Result<()> {
+fn make_node(device: &DeviceNode, root: RootDir<'_>) -> io::Result<()> {
     let node = root.make_node(&device.path, node_kind(device), device.mode, node_number(device))?;
     // The mode is as asked because the child's umask is empty here.
     let flags = AtFlags::AT_EMPTY_PATH;
@@ -165,7 +170,7 @@ pub(crate) fn mask(paths: &[String], root: RootDir<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn existing(root: RootDir<'_>, path: &str) -> std::io::Result<Option<OwnedFd>> {
+fn existing(root: RootDir<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
     match root.open(path, OFlag::O_PATH) {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),

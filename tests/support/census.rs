@@ -48,7 +48,11 @@ const SECTIONS: [Section; 11] = [
     section("loop devices", "losetup -l -n -O BACK-FILE; echo $MACHINE", whole),
     // Content of the image store is kept on purpose; a test that removes its images sees that too. So are machines to begin
     // with, of which there are as many as sizes.
-    section("files", "find \"$MACHINE/root\" \"$MACHINE/run\" -not -path '*/root/templates*' || true; echo $MACHINE", whole),
+    section(
+        "files",
+        "find \"$MACHINE/root\" \"$MACHINE/run\" -not -path '*/root/templates*' || true; echo $MACHINE",
+        whole,
+    ),
     section("sockets", "ss -Hltnup; cat /proc/net/unix", socket),
     section("shared memory", "ls /dev/shm", whole),
 ];

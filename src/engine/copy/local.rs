@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::Links;
-use super::paths::{Target, asserts_directory, base, clean, directory, followed, with_end_of};
+use super::paths::{Target, base, clean, directory, followed, means_contents, with_end_of};
 use crate::{Error, ErrorKind, Result};
 
 /// Longest chain of symbolic links that is followed (path_resolution(7)).
@@ -39,7 +39,8 @@ pub(super) fn source(path: &str, links: Links) -> Result<Source> {
             followed(path, &end.to_string_lossy())
         }
     };
-    let looked_at = if asserts_directory(&path) { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+    // A slash does not follow a link here: only the contents are those of what it leads to.
+    let looked_at = if means_contents(&path) { fs::metadata(&path) } else { fs::symlink_metadata(clean(&path)) };
     let found = looked_at.map_err(|error| failed("lstat", &path, error))?;
     let name = renamed.unwrap_or_else(|| base(&path));
     Ok(Source { name, is_directory: found.is_dir(), path })

@@ -316,10 +316,14 @@ impl Supervisor {
         }
     }
 
-    /// SIGTERM and the like of an administrator or a shutdown: the container is stopped as `stop` would.
+    /// SIGTERM and the like of an administrator or a shutdown: the container is stopped as `stop` would. One that is only kept
+    /// up has nothing to be asked.
     fn take_signal(&mut self) {
         while let Ok(Some(_)) = self.signals.read_signal() {
-            self.begin_stop(libc::SIGTERM, Some(Duration::from_secs(10)), false);
+            match self.phase {
+                Phase::Kept => self.let_go(),
+                _ => self.begin_stop(libc::SIGTERM, Some(Duration::from_secs(10)), false),
+            }
         }
     }
 
