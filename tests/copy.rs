@@ -265,16 +265,16 @@ fn everything_arrives_also_where_it_is_taken_slowly() {
             let sum = inside(m, &c, &format!("sha256sum </{file}"));
             m.ok(&["cp", &format!("{c}:/{file}"), file]);
             assert_eq!(m.sh(&format!("sha256sum <{file}")).expect_ok().text(), sum);
-            let slowly = format!("{} | (sleep 4; tar xO | sha256sum)", line(m, &["cp", &format!("{c}:/{file}"), "-"]));
+            let slowly = format!("{} | (sleep 3; tar xO | sha256sum)", line(m, &["cp", &format!("{c}:/{file}"), "-"]));
             assert_eq!(m.sh(&slowly).expect_ok().text(), sum);
             m.ok(&["cp", file, &format!("{c}:/back")]);
             assert_eq!(inside(m, &c, "sha256sum </back"), sum);
         }
         // The same for what a program says: its last words wait for their reader.
-        let said = format!("{} | (sleep 4; wc -c)", line(m, &["exec", &c, "cat", "/small"]));
+        let said = format!("{} | (sleep 3; wc -c)", line(m, &["exec", &c, "cat", "/small"]));
         assert_eq!(m.sh(&said).expect_ok().text(), "500000");
         let run = ["run", "--rm", "--network", "none", BUSYBOX, "head", "-c", "500000", "/dev/zero"];
-        assert_eq!(m.sh(&format!("{} | (sleep 4; wc -c)", line(m, &run))).expect_ok().text(), "500000");
+        assert_eq!(m.sh(&format!("{} | (sleep 3; wc -c)", line(m, &run))).expect_ok().text(), "500000");
     });
 }
 

@@ -58,6 +58,7 @@ fn the_writable_disk_has_the_size_asked_for() {
 fn doctor_knows_that_both_modes_can_be_used() {
     in_vm("doctor_knows_that_both_modes_can_be_used", |m| {
         assert_eq!(m.ok(&["doctor", "--isolation", "vm", "--format", "{{.Vm}}"]), "true");
+        assert_eq!(m.ok(&["info", "--format", "{{json .VmObstacle}}"]), "null");
         let report: serde_json::Value = serde_json::from_str(&m.ok(&["doctor", "--format", "json"])).expect("JSON");
         let checks = report["Checks"].as_array().expect("a list of checks");
         assert!(checks.iter().any(|check| check["Name"] == "KVM" && check["Verdict"] == "ok"), "{report}");
@@ -238,6 +239,8 @@ fn vm_mode_without_kvm_fails_at_once_with_the_reason() {
         let output =
             m.fails(&["run", "--rm", "--isolation=vm", BUSYBOX, "true"], 125, "--isolation=vm is not possible");
         assert!(output.stderr.contains("sbx doctor"), "{output}");
+        let told = m.ok(&["info", "--format", "{{.VmObstacle}}"]);
+        assert!(output.stderr.contains(&told) && m.ok(&["info"]).contains(&told), "{told}\n{output}");
         // The same machine runs it as a process where it may choose, and says why.
         let id = m.ok(&["create", "--isolation=auto", BUSYBOX, "true"]);
         assert_eq!(m.inspect(&id, "{{.HostConfig.Isolation}}"), "process");

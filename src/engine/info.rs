@@ -38,7 +38,7 @@ impl Engine {
         Ok(Info {
             containers,
             images: self.images()?.list()?.len(),
-            machine: crate::facts::machine(),
+            machine: MachineFacts { vm_obstacle: self.vm_obstacle(), ..crate::facts::machine() },
             kernel_release: system.release().to_string_lossy().into_owned(),
             operating_system: name.map(|name| name.trim_matches('"').to_owned()).unwrap_or_default(),
         })

@@ -103,7 +103,7 @@ fn info_json(engine: &Engine, info: &Info) -> Result<Value, Fault> {
         "DefaultIsolation": settings.isolation.unwrap_or_default(),
         "VmObstacle": machine.vm_obstacle,
         "LiveRestoreEnabled": true,
-        "SecurityOptions": security(info),
+        "SecurityOptions": security(info, settings.container.userns_remap),
         "RegistryConfig": { "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "InsecureRegistries": wanted.insecure,
             "Mirrors": wanted.mirrors },
         "IndexServerAddress": "https://index.docker.io/v1/",
@@ -112,13 +112,14 @@ fn info_json(engine: &Engine, info: &Info) -> Result<Value, Fault> {
     }))
 }
 
-fn security(info: &Info) -> Vec<String> {
+fn security(info: &Info, remaps_users: bool) -> Vec<String> {
     let machine = &info.machine;
     let all = [
         (machine.apparmor, "name=apparmor"),
         (machine.seccomp, "name=seccomp,profile=builtin"),
         (machine.selinux, "name=selinux"),
         (machine.namespaces.cgroup, "name=cgroupns"),
+        (remaps_users, "name=userns"),
     ];
     all.iter().filter(|(has, _)| *has).map(|(_, name)| (*name).to_owned()).collect()
 }
