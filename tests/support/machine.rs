@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use super::census::Census;
@@ -43,13 +44,14 @@ pub fn modes() -> Vec<Mode> {
     named.split(',').map(mode).collect()
 }
 
-/// Runs one body in every mode, each on a machine of its own that has the busybox image.
+/// Runs one body in every mode, on a machine that has the busybox image and nothing of any other test. In VM mode a machine
+/// that is as it was before is given to the next test: in a nested machine, making one takes longer than most bodies.
 #[track_caller]
 pub fn each_mode(body: impl Fn(&Machine)) {
     for mode in modes() {
         match super::exceptions::reason_of_this_test() {
             Some((name, reason)) if mode == Mode::Vm => super::skip(&name, reason),
-            _ => Machine::warm(mode).guarded(&body),
+            _ => Warm::take(mode).run(&body).give_back(),
         }
     }
 }
@@ -62,7 +64,80 @@ pub fn machine(body: impl Fn(&Machine)) {
     }
     let machine = Machine::warm(Mode::Process);
     machine.ok(&["rmi", BUSYBOX]);
-    machine.guarded(&body);
+    drop(Warm::of(machine).run(&body));
+}
+
+/// Folders of a machine that are its tests'.
+const TESTS_FOLDERS: [&str; 2] = ["home", "tmp"];
+
+/// Machines as their tests have left them: as they were before.
+static CLEAN: Mutex<Vec<Warm>> = Mutex::new(Vec::new());
+
+/// A machine, and what it is like without a test's doings.
+struct Warm {
+    machine: Machine,
+    images: Vec<String>,
+    before: Census,
+    /// What is in its folder.
+    own: Vec<PathBuf>,
+}
+
+impl Warm {
+    #[track_caller]
+    fn take(mode: Mode) -> Self {
+        let clean = if mode == Mode::Vm { clean_machines().pop() } else { None };
+        clean.unwrap_or_else(|| Self::of(Machine::warm(mode)))
+    }
+
+    #[track_caller]
+    fn of(machine: Machine) -> Self {
+        let images = machine.images();
+        let before = Census::settled(&machine);
+        let own = machine.entries();
+        Self { machine, images, before, own }
+    }
+
+    /// Runs a body and then fails if something of it is left.
+    #[track_caller]
+    fn run(self, body: &impl Fn(&Machine)) -> Self {
+        body(&self.machine);
+        self.machine.clear(&self.images);
+        self.machine.expect_as_before(&self.before);
+        self
+    }
+
+    /// Leaves the machine to another test, with nothing in its folder that the last one has put there.
+    fn give_back(self) {
+        if self.machine.mode != Mode::Vm || !self.machine.peer.is_sbx() {
+            return;
+        }
+        for path in self.machine.entries() {
+            let is_tests = TESTS_FOLDERS.iter().any(|folder| path == self.machine.path(folder));
+            if self.own.contains(&path) && !is_tests {
+                continue;
+            }
+            let is_folder = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+            let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.expect("what a test has made can be removed");
+        }
+        for folder in TESTS_FOLDERS {
+            fs::create_dir(self.machine.path(folder)).expect("a new folder");
+        }
+        self.machine.share_templates(&self.machine.path("root/templates"), &shared_templates());
+        static AT_EXIT: Once = Once::new();
+        AT_EXIT.call_once(|| super::sys::at_exit(end_machines));
+        clean_machines().push(self);
+    }
+}
+
+/// Whoever panicked had no machine of these.
+fn clean_machines() -> MutexGuard<'static, Vec<Warm>> {
+    CLEAN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+extern "C" fn end_machines() {
+    let machines = std::mem::take(&mut *clean_machines());
+    drop(machines);
 }
 
 /// Namespaces of their own, folders of their own, and `sbx` (or its peer) in them.
@@ -127,14 +202,10 @@ impl Machine {
         machine
     }
 
-    /// Runs a body and then fails if something of it is left.
-    #[track_caller]
-    fn guarded(self, body: &impl Fn(&Self)) {
-        let images = self.images();
-        let before = Census::settled(&self);
-        body(&self);
-        self.clear(&images);
-        self.expect_as_before(&before);
+    /// Everything in its folder.
+    fn entries(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.path()).expect("the machine's folder");
+        entries.map(|entry| entry.expect("an entry of the machine's folder").path()).collect()
     }
 
     /// Ids of all images.

@@ -1,4 +1,4 @@
-//! A file mapped shared, for the tests of what others see of it.
+//! A file mapped shared, for the tests of what others see of it; and the end of a test program.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -49,4 +49,11 @@ impl Drop for Page {
         // SAFETY: the whole mapping, which nobody can reach any more.
         unsafe { munmap(self.0, PAGE) }.expect("a mapping can be removed");
     }
+}
+
+/// Has something done when this process ends by itself (atexit(3)).
+pub fn at_exit(act: extern "C" fn()) {
+    // SAFETY: the function takes nothing and lives as long as the program.
+    let registered = unsafe { libc::atexit(act) };
+    assert_eq!(registered, 0, "the C library takes one more function");
 }
