@@ -138,6 +138,7 @@ fn what_cannot_be_copied_is_said_and_nothing_is_changed() {
             ("C:/file/", "x", "not a directory"),
             ("C:/loop/", "x", "symbolic links"),
             ("C:", "x", "cannot be empty"),
+            ("src/f", "C:", if m.peer().is_sbx() { "cannot be empty" } else { "no such directory" }),
         ] {
             let inside = |text: &str| text.replace("C:", &format!("{c}:"));
             m.fails(&["cp", &inside(from), &inside(to)], 1, message);

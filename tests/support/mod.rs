@@ -3,7 +3,8 @@
 //!
 //! A test is a closure over a [`Machine`]. The machine is namespaces of its own (`scripts/private-machine`), so tests
 //! may run side by side and a test that dies leaves nothing. When the closure returns, every container is removed and
-//! the census must be what it was before the first one: each test is a leak test.
+//! the census must be what it was before the first one: each test is a leak test. In VM mode a machine that has passed it goes
+//! to the next test.
 //!
 //! With `SBX_TEST_PEER=docker` the same bodies run against a `dockerd` inside the machine. That is how the suites
 //! themselves are checked: what they expect of sbx, Docker does.

@@ -113,9 +113,7 @@ impl ContainerFiles {
 
     /// A path to copy from, and the name of the copy where it is not the path's own.
     pub(super) fn resolve(&mut self, path: &str, links: Links) -> Result<(String, Option<String>)> {
-        if path.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "the path in the container cannot be empty"));
-        }
+        not_empty(path)?;
         if links == Links::Follow
             && let Some(found) = self.stat(path)?.filter(PathStat::is_link)
         {
@@ -126,6 +124,7 @@ impl ContainerFiles {
 
     /// A path to copy to: links are followed.
     pub(super) fn target(&mut self, path: &str) -> Result<Target> {
+        not_empty(path)?;
         let mut path = path.to_owned();
         // What is there and cannot be looked at is found by the copy itself.
         let mut found = self.stat(&path).unwrap_or_default();
@@ -215,6 +214,13 @@ impl ContainerFiles {
         let status = self.client.wait_process(session.id)?;
         Ok((status.code, words.lines().map(str::to_owned).collect()))
     }
+}
+
+fn not_empty(path: &str) -> Result<()> {
+    if path.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "the path in the container cannot be empty"));
+    }
+    Ok(())
 }
 
 fn no_stream() -> Error {
