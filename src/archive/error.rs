@@ -44,7 +44,7 @@ pub enum Error {
         limit: u64,
     },
     /// An operation on a file failed.
-    #[error("{step} {path:?}: {}", words(source))]
+    #[error("{step} {path:?}: {}", describe(source))]
     File {
         /// What was tried.
         step: &'static str,
@@ -59,8 +59,9 @@ pub enum Error {
     InTheWay(String),
 }
 
-/// The C library's words for an error number, in lower case and without the number.
-fn words(error: &io::Error) -> String {
+/// The C library's words for an error number, in lower case and without the number, as Docker's users know them.
+#[must_use]
+pub fn describe(error: &io::Error) -> String {
     let Some(number) = error.raw_os_error() else { return error.to_string() };
     let text = nix::errno::Errno::from_raw(number).desc();
     let mut letters = text.chars();

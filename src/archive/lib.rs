@@ -13,7 +13,7 @@ mod reader;
 mod sys;
 mod unpack;
 
-pub use error::Error;
+pub use error::{Error, describe};
 pub use pack::pack;
 pub use reader::{Entry, Kind, Limits, Reader, Segment, printable};
 pub use unpack::{Options, Origin, Owners, Unpacked, unpack};

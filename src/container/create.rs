@@ -18,6 +18,7 @@ use crate::channel::{Channel, Word};
 use crate::child::Child;
 use crate::devices::StagedDevices;
 use crate::error::{Error, Step};
+use crate::join::kill;
 use crate::mounts::Sources;
 use crate::namespaces::{self, Visit};
 use crate::plan::{ContainerPlan, Namespace};
@@ -179,8 +180,7 @@ fn failure(word: Word) -> Error {
 impl Drop for Prepared {
     fn drop(&mut self) {
         if let Some(pidfd) = &self.pidfd {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = waitpid(Pid::from_raw(self.pid), None);
+            kill(self.pid, pidfd);
         }
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.kill();

@@ -2,6 +2,7 @@
 
 use std::io;
 
+pub(crate) use sbx_archive::describe;
 use serde::{Deserialize, Serialize};
 
 /// Why a container or a process could not be made.
@@ -52,17 +53,5 @@ impl<T> Step<T> for io::Result<T> {
 impl<T> Step<T> for nix::Result<T> {
     fn step(self, step: impl FnOnce() -> String) -> Result<T, Error> {
         self.map_err(|cause| Error::new(step(), describe(&cause.into())))
-    }
-}
-
-/// The C library's words for an error number, in lower case and without the number, as Docker's users know them.
-pub(crate) fn describe(cause: &io::Error) -> String {
-    match cause.raw_os_error() {
-        Some(number) => {
-            let text = nix::errno::Errno::from_raw(number).desc();
-            let mut letters = text.chars();
-            letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-        }
-        None => cause.to_string(),
     }
 }

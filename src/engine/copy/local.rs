@@ -93,9 +93,5 @@ pub(super) fn open_directory(path: &Path) -> Result<File> {
 }
 
 fn failed(step: &str, path: &str, error: io::Error) -> Error {
-    let cause = match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
-    };
-    Error::new(ErrorKind::Other, format!("{step} {path}: {cause}"))
+    Error::new(ErrorKind::Other, format!("{step} {path}: {}", sbx_archive::describe(&error)))
 }
