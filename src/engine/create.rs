@@ -9,13 +9,10 @@ use sbx_sandbox::id::Id;
 use sbx_sandbox::names;
 use sbx_sandbox::resolve::{Context, Identity, bind_sources, resolve};
 use sbx_sandbox::spec::{MountKind, MountPoint, SandboxSpec};
-use sbx_sandbox::store::{Durability, StoreError};
+use sbx_sandbox::store::Durability;
 use sbx_sandbox::timestamp::Timestamp;
 
 use crate::{Engine, Error, ErrorKind, Result};
-
-/// How often another name is made up when somebody has it.
-const NAME_ATTEMPTS: u32 = 20;
 
 impl Engine {
     /// Creates the container `id` from an image that is in the store. Gives warnings of what the user may not expect.
@@ -26,15 +23,21 @@ impl Engine {
         image: &Image,
         durability: Durability,
     ) -> Result<Vec<String>> {
-        let (spec, warnings) = self.decide(id, request, image)?;
+        let (name, others) = names_for(id, &request.name)?;
+        let identity = Identity { id: id.clone(), name, created: Timestamp::now() };
+        let (spec, warnings) = self.decide(identity, request, image)?;
         self.make_volumes(&spec)?;
-        self.store.create(&spec, durability)?;
+        self.store.create_as(spec, others, durability)?;
         Ok(warnings)
     }
 
-    /// Decides the specification; a made-up name that somebody has is made up anew.
-    fn decide(&self, id: &Id, request: CreateRequest, image: &Image) -> Result<(SandboxSpec, Vec<String>)> {
-        let mut request = request;
+    /// Decides the specification.
+    fn decide(
+        &self,
+        identity: Identity,
+        mut request: CreateRequest,
+        image: &Image,
+    ) -> Result<(SandboxSpec, Vec<String>)> {
         self.name_other_containers(&mut request)?;
         let facts = image_facts(image);
         let (resolved, obstacle) = self.isolation(&request.host_config.isolation)?;
@@ -43,8 +46,6 @@ impl Engine {
         let absent: BTreeSet<String> =
             bind_sources(&request).into_iter().filter(|source| !std::path::Path::new(source).exists()).collect();
         let environment = std::env::var("SBX_ISOLATION").unwrap_or_default();
-        let name = self.choose_name(&request.name)?;
-        let identity = Identity { id: id.clone(), name, created: Timestamp::now() };
         let context = Context {
             image: &facts,
             settings: &self.settings,
@@ -90,23 +91,6 @@ impl Engine {
         Ok(())
     }
 
-    fn choose_name(&self, asked: &str) -> Result<String> {
-        if !asked.is_empty() {
-            let name = asked.strip_prefix('/').unwrap_or(asked);
-            names::validate(name).map_err(|error| Error::of(ErrorKind::Invalid, error))?;
-            return Ok(name.to_owned());
-        }
-        for attempt in 0..NAME_ATTEMPTS {
-            let name = names::generate(attempt);
-            match self.store.find(&name) {
-                Err(StoreError::NotFound(_)) => return Ok(name),
-                Ok(_) | Err(StoreError::Ambiguous(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::new(ErrorKind::Other, "no free name was found; give one with --name"))
-    }
-
     /// `container:NAME` becomes `container:ID`, so that a later rename changes nothing.
     fn name_other_containers(&self, request: &mut CreateRequest) -> Result<()> {
         let host = &mut request.host_config;
@@ -141,6 +125,18 @@ impl Engine {
         }
         Ok(inherited)
     }
+}
+
+/// The name that was asked for, or one made up, and others that will do as well where somebody has that.
+fn names_for(id: &Id, asked: &str) -> Result<(String, Vec<String>)> {
+    if asked.is_empty() {
+        let mut candidates = names::candidates(id);
+        let first = candidates.next().unwrap_or_default();
+        return Ok((first, candidates.collect()));
+    }
+    let name = asked.strip_prefix('/').unwrap_or(asked);
+    names::validate(name).map_err(|error| Error::of(ErrorKind::Invalid, error))?;
+    Ok((name.to_owned(), Vec::new()))
 }
 
 fn image_facts(image: &Image) -> ImageFacts {

@@ -33,7 +33,7 @@ pub fn validate(name: &str) -> Result<(), InvalidName> {
 }
 
 /// A name made up; after the first `attempt` (0) a digit is added, since the plain one was taken.
-pub fn generate(attempt: u32) -> String {
+fn generate(attempt: u32) -> String {
     generate_with(&mut rand::rng(), attempt)
 }
 

@@ -208,6 +208,23 @@ impl Store {
         made.map(|()| files)
     }
 
+    /// The same for a container that may be called otherwise too: where somebody has its name, it gets the first of
+    /// `others` that nobody has. Only taking a name tells whether it is free, for many may be at it.
+    pub fn create_as(
+        &self,
+        mut spec: SandboxSpec,
+        others: impl IntoIterator<Item = String>,
+        durability: Durability,
+    ) -> Result<Files, StoreError> {
+        let mut created = self.create(&spec, durability);
+        for name in others {
+            let Err(StoreError::NameInUse { .. }) = created else { break };
+            spec.name = name;
+            created = self.create(&spec, durability);
+        }
+        created
+    }
+
     fn make(
         &self,
         making: &Making,

@@ -115,6 +115,26 @@ fn a_name_in_use_is_refused_in_dockers_words() {
 }
 
 #[test]
+fn of_many_who_make_up_the_same_names_each_gets_one() {
+    let (_directory, store) = store();
+    let names = || (1..8).map(|n| format!("calm_bell{n}"));
+    let barrier = Barrier::new(8);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                barrier.wait();
+                store.create_as(spec("calm_bell"), names(), Durability::Rebuildable).unwrap();
+            });
+        }
+    });
+    let taken: BTreeSet<String> = store.list().unwrap().iter().map(|id| store.spec(id).unwrap().name).collect();
+    assert_eq!(taken, names().chain(["calm_bell".to_owned()]).collect());
+    let none_left = store.create_as(spec("calm_bell"), names(), Durability::Rebuildable);
+    assert!(matches!(none_left, Err(StoreError::NameInUse { name, .. }) if name == "calm_bell7"));
+    assert_eq!(fs::read_dir(store.root().join("containers")).unwrap().count(), 8);
+}
+
+#[test]
 fn of_many_who_want_one_name_one_gets_it() {
     let (_directory, store) = store();
     let barrier = Barrier::new(8);
