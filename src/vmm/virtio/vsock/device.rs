@@ -2,6 +2,7 @@
 //! packet to the last. What comes from the guest is in `from_guest.rs`, what goes to it in `to_guest.rs`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::connection::{Connection, Fate, Origin, Trunk};
 use super::credit::SHARED_WINDOW;
 use super::from_guest::MOST_REPLIES;
 use super::gate::{Asked, InnerGate};
+use super::gates::{FIRST, Gates, MOST_ADMITTED};
 use super::news::News;
 use super::packet::{Header, Ports};
 use super::table::{Id, MOST, Table};
@@ -32,13 +34,15 @@ pub(super) const EVENT: usize = 2;
 /// Linux fills the first with buffers of 4 KiB: this many hold what four streams may have under way.
 const QUEUE_SIZES: [u16; 3] = [256, 128, 16];
 
-/// Epoll tokens. That of a connection is the number of its id, marked.
-const GATE: u64 = 0;
-const AGAIN: u64 = 1;
+/// Epoll tokens. That of a gate is its number; that of a connection is the number of its id, marked.
+const LAST_GATE: u64 = MOST_ADMITTED as u64;
+const AGAIN: u64 = LAST_GATE + 1;
 const CONNECTION: u64 = 1 << 31;
 
-/// Most connections taken from the gate in one turn.
+/// Most connections taken from a gate in one turn.
 const GATE_TURN: usize = 32;
+/// Turns after which a gate that was closed is seen to be: more than its socket holds.
+const GATE_TURNS: usize = 32;
 
 /// First port that the host's side of a connection gets: beyond those that services use.
 const FIRST_PORT: u32 = 1 << 30;
@@ -64,9 +68,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Vsock {
     pub(super) trunk: Trunk,
-    allowed_ports: Vec<u32>,
-    gate: InnerGate,
-    gate_is_open: bool,
+    gates: Gates,
     pub(super) again: Again,
     pub(super) table: Table,
     /// Connections that have something for the guest, each once, in the order of their turns.
@@ -101,9 +103,7 @@ impl Vsock {
         }
         Ok(Self {
             trunk: Trunk { guest_cid: config.guest_cid, spare_window: SHARED_WINDOW },
-            allowed_ports: config.allowed_ports,
-            gate,
-            gate_is_open: true,
+            gates: Gates::new(gate, config.allowed_ports),
             again: Again::new()?,
             table: Table::default(),
             line: VecDeque::new(),
@@ -125,22 +125,52 @@ impl Vsock {
         if self.tx_due && self.replies.len() < answers { self.again.ask() } else { Ok(()) }
     }
 
-    pub(super) fn watch_gate(&self, io: &Io) -> Result<(), DeviceError> {
-        if self.gate_is_open { io.watch(self.gate.as_fd(), GATE, Interest::READ) } else { Ok(()) }
+    pub(super) fn watch_gates(&self, io: &Io) -> Result<(), DeviceError> {
+        self.gates.open().try_for_each(|(number, gate)| io.watch(gate.as_fd(), number as u64, Interest::READ))
     }
 
-    /// The owner has asked for connections, or has gone.
-    fn gate_ready(&mut self, io: &Io) -> Result<(), DeviceError> {
+    /// Somebody has asked for connections, or has gone.
+    fn gate_ready(&mut self, number: usize, io: &Io) -> Result<(), DeviceError> {
         for _ in 0..GATE_TURN {
-            match self.gate.next().map_err(DeviceError::host("take a connection from the owner"))? {
+            let Some(gate) = self.gates.get(number) else { return Ok(()) };
+            let asked = match gate.next() {
+                // Of somebody else's gate it is not known what it is.
+                Err(_) if number != FIRST => Asked::Closed,
+                asked => asked.map_err(DeviceError::host("take a connection from the owner"))?,
+            };
+            match asked {
                 Asked::Connect(port, stream) => self.connect(port, stream, io)?,
-                Asked::Nonsense => {}
+                Asked::Admit(ports, gate) if number == FIRST => self.admit(ports, gate, io)?,
+                Asked::Admit(..) | Asked::Nonsense => {}
                 Asked::Nothing => break,
                 Asked::Closed => {
-                    self.gate_is_open = false;
-                    return io.unwatch(self.gate.as_fd());
+                    io.unwatch(gate.as_fd())?;
+                    self.gates.close(number);
+                    break;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Lets another party in; where it may not come, its gate ends.
+    fn admit(&mut self, ports: Range<u32>, gate: InnerGate, io: &Io) -> Result<(), DeviceError> {
+        // Who has these ports may be gone, which nobody has looked at yet.
+        for _ in 0..GATE_TURNS {
+            match self.gates.overlapping(&ports) {
+                None => break,
+                Some(FIRST) => return Ok(()),
+                Some(other) => self.gate_ready(other, io)?,
+            }
+        }
+        if self.gates.overlapping(&ports).is_some() {
+            return Ok(());
+        }
+        let Some(number) = self.gates.insert(gate, ports) else { return Ok(()) };
+        let Some(gate) = self.gates.get(number) else { return Ok(()) };
+        if io.watch(gate.as_fd(), number as u64, Interest::READ).is_err() {
+            // It cannot be waited for, so it is no gate.
+            self.gates.close(number);
         }
         Ok(())
     }
@@ -165,11 +195,12 @@ impl Vsock {
         }
     }
 
-    /// The guest wants a connection. It gets it where the port is allowed, there is a place, and the owner takes it.
+    /// The guest wants a connection. It gets it where the port is behind a gate, there is a place, and the gate takes it.
     pub(super) fn accept(&mut self, request: &Header, ports: Ports, io: &Io) -> Result<(), DeviceError> {
-        if self.allowed_ports.contains(&ports.host)
+        if self.gates.of_port(ports.host).is_some()
             && self.make_place(Origin::Guest, io)?
-            && let Ok(stream) = self.gate.hand_over(ports.host)
+            && let Some(gate) = self.gates.of_port(ports.host)
+            && let Ok(stream) = gate.hand_over(ports.host)
         {
             return self.insert(Connection::accepted(ports, stream, request), io);
         }
@@ -285,7 +316,7 @@ impl Device for Vsock {
     fn start(&mut self, io: &mut Io) -> Result<(), DeviceError> {
         self.again.watch(io, AGAIN)?;
         if self.news == News::Known {
-            self.watch_gate(io)?;
+            self.watch_gates(io)?;
         }
         Ok(())
     }
@@ -306,7 +337,7 @@ impl Device for Vsock {
                 self.tx_due = true;
                 self.announce(io)?;
             }
-            GATE => self.gate_ready(io)?,
+            gate @ ..=LAST_GATE => self.gate_ready(gate as usize, io)?,
             token => self.stream_ready(Id::of(token & !CONNECTION), ready, io)?,
         }
         self.work(io)

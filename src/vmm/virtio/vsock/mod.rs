@@ -16,6 +16,7 @@
 //! | `table.rs` | all connections, found by ports or by event |
 //! | `packet.rs` | the header on the wire |
 //! | `gate.rs` | how connections come from the owner and go to it |
+//! | `gates.rs` | all gates of a device, and whose port is whose |
 
 mod backlog;
 mod connection;
@@ -23,6 +24,7 @@ mod credit;
 mod device;
 mod from_guest;
 mod gate;
+mod gates;
 mod news;
 mod packet;
 mod sys;

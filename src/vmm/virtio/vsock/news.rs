@@ -40,7 +40,7 @@ impl Vsock {
             && is_available_beyond(then, io)?
         {
             self.news = News::Known;
-            return self.watch_gate(io);
+            return self.watch_gates(io);
         }
         Ok(())
     }

@@ -5,4 +5,5 @@ mod endings;
 mod flow;
 mod guest;
 mod hostile;
+mod parties;
 mod restore;
