@@ -1,5 +1,6 @@
 //! A seccomp filter as classic BPF (Documentation/userspace-api/seccomp_filter.rst): system calls that are allowed, some of
-//! them with an argument that must be right; everything else kills the process.
+//! them with an argument that must be right, and some that are answered as if the kernel had them not; everything else kills
+//! the process.
 
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
 
@@ -18,11 +19,13 @@ const EQUAL: u32 = BPF_JMP | BPF_JEQ | BPF_K;
 const AT_LEAST: u32 = BPF_JMP | BPF_JGE | BPF_K;
 const RETURN: u32 = BPF_RET | BPF_K;
 
-/// A system call that is allowed.
+/// A system call that does not kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Call {
     pub(super) number: libc::c_long,
     pub(super) condition: Option<Condition>,
+    /// What the filter returns.
+    verdict: u32,
 }
 
 /// The lower half of an argument, masked, must be a value. All that is asked about here has 32 bits.
@@ -35,11 +38,16 @@ pub(super) struct Condition {
 
 impl Call {
     pub(super) const fn any(number: libc::c_long) -> Self {
-        Self { number, condition: None }
+        Self { number, condition: None, verdict: libc::SECCOMP_RET_ALLOW }
+    }
+
+    /// It fails with `ENOSYS`.
+    pub(super) const fn absent(number: libc::c_long) -> Self {
+        Self { number, condition: None, verdict: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32 }
     }
 
     pub(super) const fn only(number: libc::c_long, argument: u32, mask: u32, value: u32) -> Self {
-        Self { number, condition: Some(Condition { argument, mask, value }) }
+        Self { number, condition: Some(Condition { argument, mask, value }), verdict: libc::SECCOMP_RET_ALLOW }
     }
 }
 
@@ -79,8 +87,8 @@ pub(super) fn assemble(calls: &[Call]) -> Vec<sock_filter> {
 fn block(number: libc::c_long, calls: &[&Call]) -> Vec<sock_filter> {
     let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
     let mut body = Vec::new();
-    if calls.iter().any(|call| call.condition.is_none()) {
-        body.push(allow);
+    if let Some(any) = calls.iter().find(|call| call.condition.is_none()) {
+        body.push(step(RETURN, any.verdict));
     } else {
         for Condition { argument, mask, value } in calls.iter().filter_map(|call| call.condition) {
             body.push(step(LOAD, ARGUMENTS_AT + 8 * argument));
@@ -125,8 +133,13 @@ mod tests {
         }
     }
 
-    const CALLS: [Call; 4] =
-        [Call::any(1), Call::only(16, 1, 0xff00, 0xae00), Call::only(16, 1, u32::MAX, 7), Call::only(9, 2, 4, 0)];
+    const CALLS: [Call; 5] = [
+        Call::any(1),
+        Call::only(16, 1, 0xff00, 0xae00),
+        Call::only(16, 1, u32::MAX, 7),
+        Call::only(9, 2, 4, 0),
+        Call::absent(435),
+    ];
 
     fn allowed(number: i64, arguments: [u64; 6]) -> bool {
         match verdict(&CALLS, ARCHITECTURE, number, arguments) {
@@ -147,6 +160,12 @@ mod tests {
         for number in [0, 2, 59, 0x4000_0001] {
             assert!(!allowed(number, [0; 6]), "{number}");
         }
+    }
+
+    #[test]
+    fn a_call_that_is_not_to_be_there_fails_as_if_the_kernel_had_it_not() {
+        let expected = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        assert_eq!(verdict(&CALLS, ARCHITECTURE, 435, [1; 6]), expected);
     }
 
     #[test]

@@ -4,17 +4,18 @@
 //! The lists hold what the C libraries (GNU, musl) make of what the threads do, allocator and locks included.
 
 use libc::{
-    PROT_EXEC, SYS_brk, SYS_capget, SYS_capset, SYS_clock_gettime, SYS_close, SYS_copy_file_range, SYS_epoll_create1,
-    SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fchdir, SYS_fchmodat,
-    SYS_fchownat, SYS_fcntl, SYS_fdatasync, SYS_flock, SYS_fstat, SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_futex,
-    SYS_getdents64, SYS_getpid, SYS_getrandom, SYS_gettid, SYS_gettimeofday, SYS_getxattr, SYS_ioctl, SYS_linkat,
-    SYS_listxattr, SYS_lseek, SYS_madvise, SYS_mkdirat, SYS_mknodat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
-    SYS_newfstatat, SYS_openat, SYS_openat2, SYS_poll, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_preadv2,
-    SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg,
-    SYS_removexattr, SYS_renameat2, SYS_restart_syscall, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_yield,
-    SYS_sendmsg, SYS_sendto, SYS_setfsgid, SYS_setfsuid, SYS_setxattr, SYS_shutdown, SYS_sigaltstack, SYS_socketpair,
-    SYS_statx, SYS_symlinkat, SYS_syncfs, SYS_tgkill, SYS_timerfd_settime, SYS_tkill, SYS_umask, SYS_unlinkat,
-    SYS_unshare, SYS_utimensat, SYS_write, SYS_writev,
+    PROT_EXEC, SYS_brk, SYS_capget, SYS_capset, SYS_clock_gettime, SYS_clone, SYS_clone3, SYS_close,
+    SYS_copy_file_range, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_eventfd2, SYS_exit,
+    SYS_exit_group, SYS_fallocate, SYS_fchdir, SYS_fchmodat, SYS_fchownat, SYS_fcntl, SYS_fdatasync, SYS_flock,
+    SYS_fstat, SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getdents64, SYS_getpid, SYS_getrandom, SYS_gettid,
+    SYS_gettimeofday, SYS_getxattr, SYS_ioctl, SYS_linkat, SYS_listxattr, SYS_lseek, SYS_madvise, SYS_mkdirat,
+    SYS_mknodat, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat, SYS_openat2, SYS_poll,
+    SYS_ppoll, SYS_prctl, SYS_pread64, SYS_preadv, SYS_preadv2, SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_read,
+    SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_removexattr, SYS_renameat2, SYS_restart_syscall,
+    SYS_rseq, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_seccomp, SYS_sendmsg,
+    SYS_sendto, SYS_set_robust_list, SYS_setfsgid, SYS_setfsuid, SYS_setxattr, SYS_shutdown, SYS_sigaltstack,
+    SYS_socketpair, SYS_statx, SYS_symlinkat, SYS_syncfs, SYS_tgkill, SYS_timerfd_create, SYS_timerfd_settime,
+    SYS_tkill, SYS_umask, SYS_unlinkat, SYS_unshare, SYS_utimensat, SYS_write, SYS_writev,
 };
 use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_FS, VIRTIO_ID_NET, VIRTIO_ID_PMEM, VIRTIO_ID_VSOCK};
 
@@ -175,11 +176,43 @@ pub(super) fn device(kind: u32) -> Vec<&'static [Call]> {
     lists
 }
 
+/// The flags with which both C libraries make a thread: `CLONE_VM`, `CLONE_FS`, `CLONE_FILES`, `CLONE_SIGHAND`,
+/// `CLONE_THREAD`, `CLONE_SYSVSEM`, `CLONE_SETTLS`, `CLONE_PARENT_SETTID` and `CLONE_CHILD_CLEARTID`.
+const THREAD: u32 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u32;
+
+/// What it takes to make devices and their threads, which confine themselves further.
+const MAKING: &[Call] = &[
+    any(SYS_eventfd2),
+    any(SYS_timerfd_create),
+    // musl says CLONE_DETACHED too, which Linux ignores.
+    Call::only(SYS_clone, 0, !(libc::CLONE_DETACHED as u32), THREAD),
+    // A filter cannot see its flags: the GNU library then takes the other.
+    Call::absent(SYS_clone3),
+    any(SYS_set_robust_list),
+    any(SYS_rseq),
+    any(SYS_sched_getaffinity),
+    Call::only(SYS_prctl, 0, u32::MAX, libc::PR_SET_NAME as u32),
+    Call::only(SYS_seccomp, 0, u32::MAX, libc::SECCOMP_SET_MODE_FILTER),
+    any(SYS_capset),
+];
+
+/// The thread that makes devices while the guest runs. Its own filter stays with each device's thread, beside that one's, so
+/// it has all that any of them has.
+pub(super) const MAKER: &[&[Call]] = &[ALWAYS, DEVICE, NET, READ_WRITE, STREAMS, TIMERS, FILE_SYSTEM, MAKING];
+
 #[cfg(test)]
 mod tests {
-    use libc::{SYS_connect, SYS_execve, SYS_openat, SYS_ptrace, SYS_socket};
+    use libc::{SYS_clone, SYS_connect, SYS_execve, SYS_fork, SYS_openat, SYS_ptrace, SYS_socket, SYS_vfork};
 
-    use super::{Call, MAIN, VCPU, VIRTIO_ID_FS, device};
+    use super::{Call, MAIN, MAKER, VCPU, VIRTIO_ID_FS, device};
 
     fn has(lists: &[&[Call]], number: libc::c_long) -> bool {
         lists.concat().iter().any(|call| call.number == number)
@@ -197,10 +230,24 @@ mod tests {
     #[test]
     fn nobody_starts_programs() {
         let mut all: Vec<Vec<&[Call]>> = (0..64).map(device).collect();
-        all.extend([VCPU.to_vec(), MAIN.to_vec()]);
+        all.extend([VCPU.to_vec(), MAIN.to_vec(), MAKER.to_vec()]);
         for lists in all {
             assert!(!has(&lists, SYS_execve) && !has(&lists, SYS_ptrace));
+            assert!(!has(&lists, SYS_fork) && !has(&lists, SYS_vfork));
             assert!(!has(&lists, SYS_socket) && !has(&lists, SYS_connect));
+        }
+    }
+    #[test]
+    fn only_who_makes_devices_makes_threads() {
+        assert!((0..64).all(|kind| !has(&device(kind), SYS_clone)));
+        assert!(!has(VCPU, SYS_clone) && !has(MAIN, SYS_clone) && has(MAKER, SYS_clone));
+    }
+
+    #[test]
+    fn who_makes_devices_may_do_what_each_of_them_does() {
+        let makers = MAKER.concat();
+        for call in (0..64).flat_map(|kind| device(kind).concat()) {
+            assert!(makers.contains(&call), "{call:?}");
         }
     }
 }

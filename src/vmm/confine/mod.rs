@@ -4,7 +4,7 @@
 //! First the process ([`Confinement::enter`], with a single thread): limits, namespaces of its own, an empty root, no
 //! privileges to gain, an unprivileged user. Then each thread ([`Threads::enter`]): no capabilities, and a filter that lets
 //! it make the few system calls that its work needs. A device whose work needs capabilities (a file server creates files
-//! for others) keeps those on its thread alone.
+//! for others) keeps those on its thread alone, and on the one that makes devices for a guest that runs, if there is one.
 
 mod bpf;
 mod calls;
@@ -56,6 +56,8 @@ pub enum Role {
     Vcpu,
     /// A device's, with its kind.
     Device(u32),
+    /// The one that makes devices while the guest runs, and their threads, which then enter their own role.
+    Maker,
 }
 
 /// What is left to do on each thread of a confined process.
@@ -139,13 +141,14 @@ impl Confinement {
 impl Threads {
     /// Confines the calling thread for good.
     pub fn enter(&self, role: Role) -> Result<()> {
-        let kept = self.kept.iter().filter(|(kind, _)| role == Role::Device(*kind));
+        let kept = self.kept.iter().filter(|(kind, _)| matches!(role, Role::Maker) || role == Role::Device(*kind));
         let kept = kept.fold(0, |all, (_, bits)| all | bits);
         sys::set_capabilities(kept).map_err(Error::host("give up capabilities"))?;
         let calls = match role {
             Role::Main => calls::MAIN.concat(),
             Role::Vcpu => calls::VCPU.concat(),
             Role::Device(kind) => calls::device(kind).concat(),
+            Role::Maker => calls::MAKER.concat(),
         };
         sys::install_filter(&mut bpf::assemble(&calls)).map_err(Error::host("install a seccomp filter"))
     }

@@ -10,8 +10,10 @@ use std::{env, thread};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
-use sbx_vmm::confine::{Confinement, FILE_SERVER, Role};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use sbx_vmm::confine::{Confinement, FILE_SERVER, Role, Threads};
 use vm_memory::MmapRegion;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const BLOCK: u32 = 2;
 const FILES: u32 = 26;
@@ -31,17 +33,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         "vcpu" => Role::Vcpu,
         "block" => Role::Device(BLOCK),
         "files" => Role::Device(FILES),
+        "maker" => Role::Maker,
         _ => return wait(&confinement),
     };
     let deed = word(3)?;
-    confinement.enter()?.enter(role)?;
+    let threads = confinement.enter()?;
+    // A C library sets up what it needs for threads with the first, which in a machine is another than here.
+    thread::spawn(|| {}).join().map_err(|_| "a thread panicked")?;
+    threads.enter(role)?;
     println!("confined");
     match deed {
         "nothing" => {}
-        "open" => println!("opened: {}", openat(AT_FDCWD, "/", OFlag::O_DIRECTORY, Mode::empty()).is_ok()),
+        "open" => println!("opened: {}", open()),
         "socket" => println!("a socket: {}", UdpSocket::bind("127.0.0.1:0").is_ok()),
         "exec" => println!("a program: {}", Command::new("/bin/true").status().is_ok()),
         "thread" => println!("a thread: {}", thread::Builder::new().spawn(|| {}).is_ok()),
+        // With the GNU library by the call that a filter cannot look into, and then by the other.
+        "device" => println!("a device: {}", device(&threads)?),
+        "device-opens" => {
+            let opens = move || threads.enter(Role::Device(BLOCK)).map(|()| open());
+            println!("a device opened: {:?}", thread::Builder::new().spawn(opens)?.join());
+        }
         "executable" => {
             let (rights, kind) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
             println!("memory: {}", MmapRegion::<()>::build(None, 4096, rights, kind).is_ok());
@@ -52,7 +64,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Two threads, of a file server and of a vCPU, and the main one wait until they have been looked at.
+fn open() -> bool {
+    openat(AT_FDCWD, "/", OFlag::O_DIRECTORY, Mode::empty()).is_ok()
+}
+
+/// What making a device takes: an eventfd, a timer, and a thread with a name that confines itself, to the capabilities of
+/// its kind. The word says that it came so far.
+fn device(threads: &Threads) -> Result<String, Box<dyn Error>> {
+    let event = EventFd::new(EFD_NONBLOCK)?;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+    let threads = threads.clone();
+    let body = move || {
+        let done = threads.enter(Role::Device(BLOCK)).map_err(|error| error.to_string());
+        let done = done.and_then(|()| event.write(1).map_err(|error| error.to_string()));
+        // Both are closed by who made them.
+        (done.and_then(|()| timer.unset().map_err(|error| error.to_string())), event, timer)
+    };
+    let thread = thread::Builder::new().name("device".into()).stack_size(512 << 10).spawn(body)?;
+    thread.join().map_err(|_| "the thread panicked")?.0?;
+    Ok("works".into())
+}
+
+/// Three threads, of a file server, of a vCPU and of who makes devices, and the main one wait until they have been looked at.
 fn wait(confinement: &Confinement) -> Result<(), Box<dyn Error>> {
     let threads = confinement.enter()?;
     let (ready, all) = channel();
@@ -66,15 +99,20 @@ fn wait(confinement: &Confinement) -> Result<(), Box<dyn Error>> {
         };
         thread::Builder::new().name(name.into()).spawn(body)
     };
-    let ((first, first_end), (second, second_end)) = (channel(), channel());
-    let handles = [start("files", Role::Device(FILES), first_end)?, start("vcpu", Role::Vcpu, second_end)?];
-    for _ in 0..2 {
+    let roles = [("files", Role::Device(FILES)), ("vcpu", Role::Vcpu), ("maker", Role::Maker)];
+    let (mut handles, mut ends) = (Vec::new(), Vec::new());
+    for (name, role) in roles {
+        let (end, waits) = channel();
+        handles.push(start(name, role, waits)?);
+        ends.push(end);
+    }
+    for _ in roles {
         all.recv()??;
     }
     threads.enter(Role::Main)?;
     println!("waiting");
     let _any = io::stdin().read(&mut [0])?;
-    drop((first, second));
+    drop(ends);
     for handle in handles {
         handle.join().map_err(|_| "a thread panicked")?;
     }

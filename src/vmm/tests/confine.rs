@@ -50,6 +50,12 @@ fn a_forbidden_call_kills_the_process() {
         "files socket",
         "files exec",
         "files executable",
+        "maker socket",
+        "maker exec",
+        "maker executable",
+        "maker device-opens",
+        "block device",
+        "main device",
     ];
     for case in cases {
         let (said, signal) = outcome(case);
@@ -60,10 +66,16 @@ fn a_forbidden_call_kills_the_process() {
 
 #[test]
 fn what_is_allowed_goes_on() {
-    for role in ["vcpu", "main", "block", "files"] {
+    for role in ["vcpu", "main", "block", "files", "maker"] {
         let (said, signal) = outcome(&format!("{role} nothing"));
         assert!(said.contains("survived") && signal.is_none(), "{role}: {said} {signal:?}");
     }
+}
+
+#[test]
+fn who_makes_devices_makes_threads_that_are_confined_further() {
+    let (said, signal) = outcome("maker device");
+    assert!(said.contains("a device: works") && said.contains("survived") && signal.is_none(), "{said} {signal:?}");
 }
 
 #[test]
@@ -90,7 +102,8 @@ fn the_process_has_nothing_but_what_is_open() {
         let name = field(&status, "Name");
         for (set, files) in [("CapEff", expected), ("CapPrm", expected), ("CapInh", 0), ("CapBnd", 0), ("CapAmb", 0)] {
             let has = u64::from_str_radix(&field(&status, set), 16).unwrap();
-            assert_eq!(has, if name == "files" { files } else { 0 }, "{set} of {name}");
+            let keeps = ["files", "maker"].contains(&name.as_str());
+            assert_eq!(has, if keeps { files } else { 0 }, "{set} of {name}");
         }
         assert_eq!(field(&status, "NoNewPrivs"), "1", "{name}");
         assert_eq!(field(&status, "Seccomp"), "2", "{name}");
@@ -102,9 +115,8 @@ fn the_process_has_nothing_but_what_is_open() {
         }
         seen.push(name);
     }
-    seen.sort();
-    assert_eq!(seen.len(), 3, "{seen:?}");
-    assert!(seen.contains(&"files".into()) && seen.contains(&"vcpu".into()), "{seen:?}");
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(["files", "vcpu", "maker"].iter().all(|name| seen.iter().any(|seen| seen == name)), "{seen:?}");
     let limits = fs::read_to_string(format!("{own}/limits")).unwrap();
     assert!(limits.lines().any(|line| line.starts_with("Max open files") && line.contains(" 64 ")), "{limits}");
     if geteuid().is_root() {
