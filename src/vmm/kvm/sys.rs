@@ -18,8 +18,9 @@ use crate::kvm::vm::Slot;
 
 /// Shows memory of this process to the guest.
 ///
-/// `host` must be the start of a mapping of `slot.bytes` bytes that stays for as long as the machine: RAM belongs to the
-/// machine, mapped files are never unmapped (`crate::memory`).
+/// `host` must be the start of a mapping of `slot.bytes` bytes that stays for as long as the machine, or until [`unmap`]: RAM
+/// belongs to the machine, mapped files are never unmapped (`crate::memory`), and registers go with their device, after
+/// `unmap`.
 pub(super) fn map(vm: &VmFd, slot: &Slot, host: *mut u8) -> Result<(), kvm_ioctls::Error> {
     let region = kvm_userspace_memory_region {
         slot: slot.number,
@@ -30,6 +31,19 @@ pub(super) fn map(vm: &VmFd, slot: &Slot, host: *mut u8) -> Result<(), kvm_ioctl
     };
     // SAFETY: the caller gives memory that is mapped for as long as the machine (see above), and every access of ours to
     // it is volatile, so the guest's writes break no assumption of the compiler.
+    unsafe { vm.set_user_memory_region(region) }
+}
+
+/// Takes memory away from the guest: no access of it reaches the memory after this.
+pub(super) fn unmap(vm: &VmFd, slot: &Slot) -> Result<(), kvm_ioctls::Error> {
+    let region = kvm_userspace_memory_region {
+        slot: slot.number,
+        flags: 0,
+        guest_phys_addr: slot.guest,
+        memory_size: 0,
+        userspace_addr: 0,
+    };
+    // SAFETY: a region without bytes shows nothing of this process.
     unsafe { vm.set_user_memory_region(region) }
 }
 

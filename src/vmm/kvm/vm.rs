@@ -64,10 +64,16 @@ impl Vm {
         &self.fd
     }
 
-    /// Shows memory to the guest. `host` is the start of a mapping of at least as many bytes, which outlives the machine.
+    /// Shows memory to the guest. `host` is the start of a mapping of at least as many bytes, which stays
+    /// until [`Vm::unmap`] or outlives the machine.
     pub(crate) fn map(&self, slot: &Slot, host: *mut u8) -> Result<()> {
         let step = || format!("show {} bytes of memory at {:#x} to the guest", slot.bytes, slot.guest);
         sys::map(&self.fd, slot, host).map_err(|error| Error::host(step())(error))
+    }
+
+    /// Takes memory of [`Vm::map`] away from the guest.
+    pub(crate) fn unmap(&self, slot: &Slot) -> Result<()> {
+        sys::unmap(&self.fd, slot).map_err(Error::host("take memory away from the guest"))
     }
 
     /// A write of `value` to a 32-bit register of the guest becomes a write to `event`, without a return from `KVM_RUN`.
@@ -84,9 +90,28 @@ impl Vm {
             .map_err(Error::host("connect a register (KVM_IOEVENTFD)"))
     }
 
+    /// Undoes [`Vm::connect_kick`].
+    pub fn disconnect_kick(&self, register: u64, value: u32, event: &EventFd) -> Result<()> {
+        let address = IoEventAddress::Mmio(register);
+        self.fd.unregister_ioevent(event, &address, value).map_err(Error::host("disconnect a queue (KVM_IOEVENTFD)"))
+    }
+
+    /// Undoes [`Vm::swallow`].
+    pub fn let_through(&self, register: u64, event: &EventFd) -> Result<()> {
+        let address = IoEventAddress::Mmio(register);
+        self.fd
+            .unregister_ioevent(event, &address, NoDatamatch)
+            .map_err(Error::host("disconnect a register (KVM_IOEVENTFD)"))
+    }
+
     /// A write to `event` becomes an edge on an interrupt line. Several events may share a line.
     pub fn connect_interrupt(&self, event: &EventFd, line: u32) -> Result<()> {
         self.fd.register_irqfd(event, line).map_err(Error::host("connect an interrupt (KVM_IRQFD)"))
+    }
+
+    /// Undoes [`Vm::connect_interrupt`].
+    pub fn disconnect_interrupt(&self, event: &EventFd, line: u32) -> Result<()> {
+        self.fd.unregister_irqfd(event, line).map_err(Error::host("disconnect an interrupt (KVM_IRQFD)"))
     }
 }
 

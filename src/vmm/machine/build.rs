@@ -13,12 +13,11 @@ use crate::error::{Error, Result};
 use crate::kvm::{Vcpu, Vm};
 use crate::layout;
 use crate::log::Log;
-use crate::machine::MachineConfig;
 use crate::machine::run::Machine;
 use crate::machine::save::SavedMachine;
+use crate::machine::{MachineConfig, Maker, wiring};
 use crate::memory::{Access, Extent, Memory, Region};
 use crate::platform::{Bus, Serial};
-use crate::virtio::mmio::{ACKNOWLEDGE_REGISTER, KICK_REGISTER};
 use crate::virtio::thread::Worker;
 use crate::virtio::{Device, Transport};
 
@@ -42,6 +41,7 @@ pub struct Builder {
     saved: Option<SavedMachine>,
     serial: Option<Serial>,
     control: Option<OwnedFd>,
+    maker: Option<Maker>,
     devices: Vec<Arc<Transport>>,
     workers: Vec<Worker>,
 }
@@ -59,7 +59,7 @@ impl Builder {
         Self::with_memory(saved.config().clone(), log, memory, Some(saved))
     }
 
-    fn with_memory(config: MachineConfig, log: Log, mut memory: Memory, saved: Option<SavedMachine>) -> Result<Self> {
+    fn with_memory(config: MachineConfig, log: Log, memory: Memory, saved: Option<SavedMachine>) -> Result<Self> {
         if !(1..=boot::VCPUS_MAX).contains(&config.vcpus) {
             let most = boot::VCPUS_MAX;
             return Err(Error::Config(format!("a machine has between 1 and {most} processors, not {}", config.vcpus)));
@@ -71,7 +71,7 @@ impl Builder {
         let vm = Vm::new(&kvm)?;
         memory.attach_ram(&vm)?;
         let (devices, workers) = (Vec::new(), Vec::new());
-        Ok(Self { config, log, vm, memory, saved, serial: None, control: None, devices, workers })
+        Ok(Self { config, log, vm, memory, saved, serial: None, control: None, maker: None, devices, workers })
     }
 
     /// Maps parts of files into the guest, see [`Memory::map_region`]. Comes before the devices: what is mapped later is
@@ -88,13 +88,7 @@ impl Builder {
         }
         let line = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(Error::host("make an eventfd"))?;
         let (transport, worker) = Transport::new(device, self.memory.all(), line, &self.log)?;
-        for (queue, kick) in transport.kicks() {
-            self.vm.connect_kick(layout::device(index) + KICK_REGISTER, queue, kick)?;
-        }
-        let interrupt = transport.interrupt();
-        self.vm.connect_interrupt(interrupt.line(), layout::device_irq(index))?;
-        self.vm.swallow(layout::device(index) + ACKNOWLEDGE_REGISTER, interrupt.acknowledgements())?;
-        self.memory.attach_registers(&self.vm, layout::device(index), interrupt.page())?;
+        wiring::connect(&self.vm, index, &transport)?;
         self.devices.push(transport);
         self.workers.push(worker);
         Ok(())
@@ -111,6 +105,12 @@ impl Builder {
     /// Takes the machine's end of a control socket (see [`super::pair`]).
     pub fn control(&mut self, socket: OwnedFd) {
         self.control = Some(socket);
+    }
+
+    /// Lets devices be plugged in while the machine runs ([`super::Remote::plug`]); without it they are refused. They come to
+    /// addresses that no device has yet ([`MachineConfig::addresses`]).
+    pub fn maker(&mut self, maker: Maker) {
+        self.maker = Some(maker);
     }
 
     /// The machine, ready to start a kernel.
@@ -172,6 +172,7 @@ impl Builder {
             bus: Arc::new(Bus::new(self.serial, self.devices, addresses)),
             workers: self.workers,
             control: self.control,
+            maker: self.maker,
             threads: None,
         }
     }

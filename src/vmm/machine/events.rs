@@ -7,18 +7,19 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::error::{Error, Result};
 use crate::machine::Exit;
+use crate::machine::maker::Made;
 
 /// News of a thread.
-#[derive(Debug)]
 pub(super) enum Event {
     /// A vCPU saw the machine's end.
     Ended(Exit),
     /// A vCPU cannot go on, for a reason that is not the guest's.
     Failed(Error),
+    /// A device that was ordered is there, or cannot be made.
+    Made(Made),
 }
 
 /// The news, in order.
-#[derive(Debug)]
 pub(super) struct Events {
     queue: Mutex<VecDeque<Event>>,
     wake: EventFd,

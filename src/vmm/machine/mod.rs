@@ -1,22 +1,39 @@
 //! A machine: put together ([`Builder`]), confined, run to its end ([`Machine::run`]), and told what to do meanwhile by a
 //! socket ([`Remote`]).
 //!
+//! Its owner holds the other end of that socket; without it the machine ends. It can let other parties in
+//! ([`Remote::admit`]), who plug devices into the machine while it runs ([`Remote::plug`]) and take them out again:
+//!
+//! ```text
+//!  plug: description, descriptors            the main thread           the thread "maker"
+//!    ──────────────────────────────────────▶ orders it ──────────────▶ makes it and its thread
+//!    ◀────────────────────────────────────── connects it to KVM ◀─────
+//!      address N: the guest's driver looks at virtio-mmio.N (`bind`), and later lets go of it (`unbind`)
+//!  unplug N, or the party's end is closed
+//!    ──────────────────────────────────────▶ takes it out when its status is 0
+//! ```
+//!
 //! Everything happens in one process, which may be forked from a process with a single thread: KVM binds a machine to
 //! the address space that made it, so nothing of it is made before the fork.
 
 mod build;
 mod control;
 mod events;
+mod maker;
+mod parties;
+mod plugged;
 mod processors;
 mod run;
 mod save;
-mod sys;
+mod serve;
+mod wiring;
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::memory::WorkingSet;
 pub use build::{Boot, Builder, Initrd};
-pub use control::{Remote, pair};
+pub use control::{DESCRIPTION_MAX, Remote, pair};
+pub use maker::Maker;
 pub use run::Machine;
 pub use save::SavedMachine;
 

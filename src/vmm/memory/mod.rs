@@ -30,13 +30,18 @@ pub const SMALLEST: u64 = 16 << 20;
 /// Memory is given in multiples of this many bytes.
 pub const GRANULE: u64 = 2 << 20;
 
+/// KVM's first slot for the registers of devices, by their index; the two before it are for RAM.
+const REGISTER_SLOTS: u32 = 2;
+/// KVM's first slot for mapped files.
+const REGION_SLOTS: u32 = REGISTER_SLOTS + layout::DEVICES_MAX as u32;
+
 /// The memory of one machine.
 #[derive(Debug)]
 pub struct Memory {
     bytes: u64,
     ram: GuestMemoryMmap,
     all: GuestMemoryMmap,
-    slots: u32,
+    next_slot: u32,
     next_region: u64,
     /// Which pages of RAM anybody has touched; of a restored machine every page has content.
     touched: Option<Touched>,
@@ -79,7 +84,14 @@ impl Memory {
             before += length;
         }
         let ram = GuestMemoryMmap::from_regions(regions).map_err(|error| refused(bytes, &error))?;
-        Ok(Self { bytes, all: ram.clone(), ram, slots: 0, next_region: layout::window(bytes), touched: None })
+        Ok(Self {
+            bytes,
+            all: ram.clone(),
+            ram,
+            next_slot: REGION_SLOTS,
+            next_region: layout::window(bytes),
+            touched: None,
+        })
     }
 
     /// How much RAM there is, in bytes.
@@ -117,20 +129,11 @@ impl Memory {
     }
 
     /// Shows the RAM to the guest.
-    pub fn attach_ram(&mut self, vm: &Vm) -> Result<()> {
-        for region in self.ram.iter() {
-            let slot = Slot { number: self.slots, guest: region.start_addr().0, bytes: region.len(), read_only: false };
+    pub fn attach_ram(&self, vm: &Vm) -> Result<()> {
+        for (number, region) in (0..REGISTER_SLOTS).zip(self.ram.iter()) {
+            let slot = Slot { number, guest: region.start_addr().0, bytes: region.len(), read_only: false };
             vm.map(&slot, region.as_ptr())?;
-            self.slots += 1;
         }
-        Ok(())
-    }
-
-    /// Shows the registers of a device to the guest, which can read them.
-    pub fn attach_registers(&mut self, vm: &Vm, guest: u64, page: &RegisterPage) -> Result<()> {
-        let slot = Slot { number: self.slots, guest, bytes: layout::DEVICE_SIZE, read_only: true };
-        vm.map(&slot, page.as_ptr())?;
-        self.slots += 1;
         Ok(())
     }
 
@@ -139,15 +142,31 @@ impl Memory {
         let mapping = region::map(extents, access)?;
         let bytes = mapping.size() as u64;
         let address = self.next_region;
-        let slot = Slot { number: self.slots, guest: address, bytes, read_only: access == Access::ReadOnly };
+        let slot = Slot { number: self.next_slot, guest: address, bytes, read_only: access == Access::ReadOnly };
         vm.map(&slot, mapping.as_ptr())?;
         let region = GuestRegionMmap::new(mapping, GuestAddress(address));
         let region = region.ok_or_else(|| Error::Config("the window for mapped files is full".into()))?;
         self.all = self.all.insert_region(Arc::new(region)).map_err(|error| Error::Config(error.to_string()))?;
-        self.slots += 1;
+        self.next_slot += 1;
         self.next_region = address + bytes;
         Ok(Region { address: GuestAddress(address), bytes })
     }
+}
+
+/// Shows the registers of a device to the guest, which can read them. The page must stay until [`detach_registers`], or as
+/// long as the machine.
+pub(crate) fn attach_registers(vm: &Vm, index: usize, page: &RegisterPage) -> Result<()> {
+    vm.map(&registers(index), page.as_ptr())
+}
+
+/// Takes the registers of a device away from the guest.
+pub(crate) fn detach_registers(vm: &Vm, index: usize) -> Result<()> {
+    vm.unmap(&registers(index))
+}
+
+fn registers(index: usize) -> Slot {
+    let number = REGISTER_SLOTS + index as u32;
+    Slot { number, guest: layout::device(index), bytes: layout::DEVICE_SIZE, read_only: true }
 }
 
 fn check_size(bytes: u64) -> Result<()> {

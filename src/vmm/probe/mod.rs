@@ -114,7 +114,7 @@ fn run(kvm: &Kvm) -> Result<Duration, Obstacle> {
         Error::Host { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => Obstacle::Busy,
         error => Obstacle::Refused(error),
     })?;
-    let mut memory = Memory::empty(SMALLEST)?;
+    let memory = Memory::empty(SMALLEST)?;
     memory.attach_ram(&vm)?;
     guest::write(memory.ram())?;
     let mut vcpu = Vcpu::new(&vm, 0, 1)?;

@@ -349,6 +349,12 @@ impl Transport {
         Ok(())
     }
 
+    /// Whether no driver holds the device, as its status says. Does not wait: while a vCPU is at the registers, one may.
+    #[must_use]
+    pub fn is_let_go(&self) -> bool {
+        self.registers.try_lock().is_ok_and(|registers| self.value(&registers, STATUS) == 0)
+    }
+
     /// Ends the device's thread.
     pub fn stop(&self) -> Result<()> {
         self.orders.stop()
