@@ -97,8 +97,8 @@ impl Remote {
         address.ok_or_else(|| Error::Config("the machine does not say where the device is".into()))
     }
 
-    /// Takes out a device that this party has plugged in. Refused while the guest's driver holds it (its status register is
-    /// not 0).
+    /// Takes out a device that this party has plugged in. Refused while the guest's driver holds it (its status register has
+    /// more than `ACKNOWLEDGE`, which Linux sets for a device without a driver).
     pub fn unplug(&self, address: usize) -> Result<()> {
         self.ask(&Request::Unplug(address), &[]).map(drop)
     }

@@ -10,7 +10,7 @@
 //!    ◀────────────────────────────────────── connects it to KVM ◀─────
 //!      address N: the guest's driver looks at virtio-mmio.N (`bind`), and later lets go of it (`unbind`)
 //!  unplug N, or the party's end is closed
-//!    ──────────────────────────────────────▶ takes it out when its status is 0
+//!    ──────────────────────────────────────▶ takes it out when no driver holds it
 //! ```
 //!
 //! Everything happens in one process, which may be forked from a process with a single thread: KVM binds a machine to

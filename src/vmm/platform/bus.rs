@@ -170,16 +170,18 @@ mod tests {
         bus.put(2, device());
         assert_eq!(bus.free(), None);
         assert_eq!(seen(&bus, 2), [4, 0]);
-        for status in [1, 3] {
+        for status in [2, 3, 128] {
             set_status(&bus, 1, status);
-            assert_eq!(seen(&bus, 1), [4, status]);
+            assert_eq!(seen(&bus, 1)[1] & status, status);
             assert!(bus.take(1).is_none(), "a driver holds it");
         }
         set_status(&bus, 1, 0);
-        assert!(bus.take(1).is_some());
+        set_status(&bus, 1, 1);
+        assert_eq!(seen(&bus, 1), [4, 1]);
+        assert!(bus.take(1).is_some(), "it was only seen");
         assert_eq!(seen(&bus, 1), [0, 0]);
         assert!(bus.take(1).is_none(), "there is nothing");
-        set_status(&bus, 1, 1);
+        set_status(&bus, 1, 3);
         assert_eq!((seen(&bus, 1), bus.free()), ([0, 0], Some(1)));
         assert!(bus.take(0).is_none() && bus.take(3).is_none() && bus.take(usize::MAX).is_none());
         assert_eq!(seen(&bus, 0), [4, 0], "what stands is not taken away");

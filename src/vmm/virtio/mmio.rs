@@ -350,9 +350,12 @@ impl Transport {
     }
 
     /// Whether no driver holds the device, as its status says. Does not wait: while a vCPU is at the registers, one may.
+    ///
+    /// Linux resets a device that its driver lets go of, and then sets `ACKNOWLEDGE` again (`virtio_dev_remove`): by that bit
+    /// alone it says that it has seen a device.
     #[must_use]
     pub fn is_let_go(&self) -> bool {
-        self.registers.try_lock().is_ok_and(|registers| self.value(&registers, STATUS) == 0)
+        self.registers.try_lock().is_ok_and(|registers| self.value(&registers, STATUS) & !ACKNOWLEDGE == 0)
     }
 
     /// Ends the device's thread.

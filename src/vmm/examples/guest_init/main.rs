@@ -1,8 +1,10 @@
 //! The first program of a test's guest. Its arguments say what it does: `interrupts` shows them, `tick` counts for ever,
-//! `exercise` uses all devices, `image blk|pmem` reads an image, `look-again N` lets the driver look at device N again. At the end it resets the machine.
+//! `exercise` uses all devices, `image blk|pmem` reads an image, `look-again N` lets the driver look at device N again,
+//! `plugged` uses devices that come and go. At the end it resets the machine.
 
 mod exercise;
 mod image;
+mod plugged;
 
 use std::env;
 use std::error::Error;
@@ -33,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "tick" => tick(),
             "exercise" => exercise::all(),
             "image" => image::read(&words.next().ok_or("by which way?")?)?,
+            "plugged" => plugged::all()?,
             "look-again" => look_again(&words.next().ok_or("at which device?")?)?,
             other => println!("init: what is {other}?"),
         }

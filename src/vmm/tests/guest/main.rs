@@ -6,6 +6,8 @@ mod devices;
 mod initramfs;
 mod kernel;
 mod linux;
+mod parties;
+mod plugged;
 mod random;
 mod raw;
 mod saved;
