@@ -1,8 +1,8 @@
 //! The machine as KVM knows it: memory slots, interrupt controllers, timer, and the doors to and from devices.
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_PRE_FAULT_MEMORY, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, MsrList, kvm_cpuid_entry2,
-    kvm_pit_config,
+    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_PRE_FAULT_MEMORY, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY,
+    KVM_X86_QUIRK_SLOT_ZAP_ALL, MsrList, kvm_cpuid_entry2, kvm_enable_cap, kvm_pit_config,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -47,6 +47,7 @@ impl Vm {
         fd.create_irq_chip().map_err(Error::host("create the interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(Error::host("create the timer (KVM_CREATE_PIT2)"))?;
+        forget_no_more_than_goes(&fd)?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::host("KVM_GET_SUPPORTED_CPUID"))?;
         let msrs = kvm.get_msr_index_list().map_err(Error::host("KVM_GET_MSR_INDEX_LIST"))?;
         let xsave_bytes = fd.check_extension_int(Cap::Xsave2).max(0) as usize;
@@ -113,6 +114,18 @@ impl Vm {
     pub fn disconnect_interrupt(&self, event: &EventFd, line: u32) -> Result<()> {
         self.fd.unregister_irqfd(event, line).map_err(Error::host("disconnect an interrupt (KVM_IRQFD)"))
     }
+}
+
+/// When a slot goes, as one does with each device that is taken out, KVM forgets all of the guest's second-level page tables,
+/// which then come back page by page; from Linux 6.12 on it can be told to forget what was of the slot alone.
+fn forget_no_more_than_goes(fd: &VmFd) -> Result<()> {
+    let known = fd.check_extension_raw(KVM_CAP_DISABLE_QUIRKS2.into());
+    if known < 0 || known as u32 & KVM_X86_QUIRK_SLOT_ZAP_ALL == 0 {
+        return Ok(());
+    }
+    let args = [KVM_X86_QUIRK_SLOT_ZAP_ALL.into(), 0, 0, 0];
+    let capability = kvm_enable_cap { cap: KVM_CAP_DISABLE_QUIRKS2, args, ..Default::default() };
+    fd.enable_cap(&capability).map_err(Error::host("switch off a quirk (KVM_CAP_DISABLE_QUIRKS2)"))
 }
 
 /// `KVM_CREATE_VM` waits for grace periods of the host's kernel and gives up on a signal.

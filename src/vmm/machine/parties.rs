@@ -104,3 +104,77 @@ impl Parties {
         self.all.retain(|party| party.number != number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollTimeout, poll};
+    use nix::unistd::{read, write};
+
+    use super::{Heard, MOST_ADMITTED, OWNER, Parties, Request};
+    use crate::machine::pair;
+
+    /// For whom there is news.
+    fn news(parties: &Parties) -> Vec<u64> {
+        let mut files: Vec<_> = parties.files().collect();
+        poll(&mut files, PollTimeout::ZERO).unwrap();
+        let asked = files.iter().map(|file| file.any().unwrap());
+        parties.numbers().zip(asked).filter_map(|(number, asks)| asks.then_some(number)).collect()
+    }
+
+    #[test]
+    fn each_is_heard_until_it_waits_and_that_it_goes_is_always_heard() {
+        let (owner, socket) = pair().unwrap();
+        let mut parties = Parties::new(Some(socket));
+        let (party, socket) = pair().unwrap();
+        parties.admit(socket).unwrap();
+        assert!(news(&parties).is_empty());
+        assert!(matches!(parties.hear(1).unwrap(), Heard::Nothing));
+        // As postcard has it: what is to be done, and with which address.
+        write(party.socket(), &[5, 7]).unwrap();
+        write(party.socket(), &[5, 8]).unwrap();
+        assert_eq!(news(&parties), [1]);
+        let Heard::Request(message) = parties.hear(1).unwrap() else { panic!("no request") };
+        assert_eq!(message.content, Request::Unplug(7));
+        parties.let_wait(1);
+        assert!(news(&parties).is_empty(), "it waits for its answer");
+        assert!(parties.reply(1, Ok(None)));
+        assert_eq!(news(&parties), [1]);
+        parties.let_wait(1);
+        drop(party);
+        assert_eq!(news(&parties), [1]);
+        assert!(matches!(parties.hear(1).unwrap(), Heard::Gone));
+        parties.remove(1);
+        assert!(news(&parties).is_empty() && !parties.reply(1, Ok(None)));
+        drop(owner);
+        assert_eq!(news(&parties), [OWNER]);
+        assert!(matches!(parties.hear(OWNER).unwrap(), Heard::Gone));
+    }
+
+    #[test]
+    fn what_is_no_request_or_no_socket_ends_nothing_but_the_party() {
+        let mut parties = Parties::new(None);
+        let (party, socket) = pair().unwrap();
+        parties.admit(socket).unwrap();
+        parties.admit(tempfile::tempfile().unwrap().into()).unwrap();
+        write(party.socket(), &[0xff; 3]).unwrap();
+        assert!(matches!(parties.hear(1).unwrap(), Heard::Nonsense(_)));
+        assert!(matches!(parties.hear(2).unwrap(), Heard::Gone));
+        for _ in 2..MOST_ADMITTED {
+            parties.admit(tempfile::tempfile().unwrap().into()).unwrap();
+        }
+        assert!(parties.admit(tempfile::tempfile().unwrap().into()).unwrap_err().contains("16 parties"));
+    }
+
+    #[test]
+    fn nobody_is_waited_for_and_no_reason_is_too_long() {
+        let (party, socket) = pair().unwrap();
+        let mut parties = Parties::new(Some(socket));
+        let long = Err("ä".repeat(1 << 20));
+        let answered = (0..100_000).take_while(|_| parties.reply(OWNER, long.clone())).count();
+        assert!((1..100_000).contains(&answered), "{answered}");
+        let mut answer = [0; 4096];
+        assert!((1000..2100).contains(&read(party.socket().as_fd(), &mut answer).unwrap()));
+    }
+}
