@@ -163,13 +163,14 @@ fn console() -> Checked {
 
 /// Leaves the balloon to the host, then gives memory back by itself, and waits until the host has seen it.
 fn balloon() -> Checked {
-    println!("guest: balloon waits");
     let free = || -> Result<u64, Box<dyn Error>> {
         let text = fs::read_to_string("/proc/meminfo")?;
         let line = text.lines().find(|line| line.starts_with("MemFree")).ok_or("no MemFree")?;
         Ok(line.split_whitespace().nth(1).ok_or("no number")?.parse()?)
     };
     let before = free()?;
+    // The host begins when it reads this.
+    println!("guest: balloon waits");
     while before - free()?.min(before) < 24 << 10 {
         thread::sleep(Duration::from_millis(10));
     }

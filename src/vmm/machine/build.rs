@@ -147,6 +147,9 @@ impl Builder {
         }
         let mut vcpus = self.vcpus()?;
         saved.restore(&self.vm, &mut vcpus, &self.devices)?;
+        if let (Some(serial), Some(state)) = (&mut self.serial, saved.serial()) {
+            serial.restore(state);
+        }
         self.memory.populate(saved.needed())?;
         vcpus[0].map(saved.needed().pieces(self.config.memory))?;
         Ok(self.finish(vcpus))

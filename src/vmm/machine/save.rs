@@ -23,10 +23,11 @@ use crate::kvm::{InterruptState, Vcpu, VcpuState, Vm};
 use crate::layout::{self, PAGE};
 use crate::machine::MachineConfig;
 use crate::memory::{Memory, WorkingSet};
+use crate::platform::{Bus, SerialState};
 use crate::virtio::{Transport, TransportState};
 
 const MAGIC: [u8; 8] = *b"sbxvm\0\0\n";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const HEADER: u64 = 64;
 /// More than the state of any machine has.
 const STATE_MAX: u64 = 256 << 20;
@@ -41,6 +42,7 @@ struct State {
     vcpus: Vec<VcpuState>,
     interrupts: InterruptState,
     devices: Vec<TransportState>,
+    serial: Option<SerialState>,
 }
 
 /// A saved machine, read as far as to know what it is.
@@ -56,12 +58,12 @@ pub(super) struct Parts<'a> {
     pub(super) config: &'a MachineConfig,
     pub(super) vm: &'a Vm,
     pub(super) memory: &'a Memory,
-    pub(super) devices: &'a [Arc<Transport>],
+    pub(super) bus: &'a Bus,
 }
 
 /// Writes a machine to an empty file. Devices stand still meanwhile and go on afterwards.
 pub(super) fn write(parts: &Parts<'_>, vcpus: &mut [impl DerefMut<Target = Vcpu>], file: &File) -> Result<()> {
-    let devices: Vec<Result<TransportState>> = parts.devices.iter().map(|device| device.save()).collect();
+    let devices: Vec<Result<TransportState>> = parts.bus.devices().iter().map(|device| device.save()).collect();
     let result = devices.into_iter().collect::<Result<_>>().and_then(|devices| {
         let state = State {
             config: parts.config.clone(),
@@ -69,10 +71,11 @@ pub(super) fn write(parts: &Parts<'_>, vcpus: &mut [impl DerefMut<Target = Vcpu>
             vcpus: vcpus.iter_mut().map(|vcpu| vcpu.save()).collect::<Result<_>>()?,
             interrupts: parts.vm.save()?,
             devices,
+            serial: parts.bus.save_serial(),
         };
         write_file(&state, parts.memory, file)
     });
-    for device in parts.devices {
+    for device in parts.bus.devices() {
         device.resume()?;
     }
     result
@@ -177,6 +180,11 @@ impl SavedMachine {
     pub(super) fn memory(&self) -> Result<Memory> {
         let file = self.file.try_clone().map_err(Error::host("open the saved memory"))?;
         Memory::restored(self.state.config.memory, file, self.memory)
+    }
+
+    /// The state of its serial port.
+    pub(super) fn serial(&self) -> Option<SerialState> {
+        self.state.serial.clone()
     }
 
     /// Puts the state into a machine that was made of the same parts. More devices than there were find their guest

@@ -186,7 +186,7 @@ impl Running<'_> {
         let was_paused = self.paused;
         self.pause();
         let mut vcpus: Vec<_> = self.processors.paused().collect();
-        let parts = Parts { config: self.config, vm: self.vm, memory: self.memory, devices: self.bus.devices() };
+        let parts = Parts { config: self.config, vm: self.vm, memory: self.memory, bus: self.bus };
         let result = save::write(&parts, &mut vcpus, &file);
         drop(vcpus);
         if !was_paused {

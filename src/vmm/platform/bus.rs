@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::layout;
-use crate::platform::serial::Serial;
+use crate::platform::serial::{Serial, SerialState};
 use crate::virtio::{Transport, mmio};
 
 /// The guest has ended its machine.
@@ -35,6 +35,12 @@ impl Bus {
     pub fn new(serial: Option<Serial>, devices: Vec<Arc<Transport>>, addresses: usize) -> Self {
         let places = (devices.len()..addresses).map(|_| RwLock::default()).collect();
         Self { serial: serial.map(Mutex::new), devices, places }
+    }
+
+    /// The state of the serial port, if there is one.
+    #[must_use]
+    pub fn save_serial(&self) -> Option<SerialState> {
+        self.serial.as_ref().map(|serial| serial.lock().unwrap_or_else(PoisonError::into_inner).save())
     }
 
     /// The first place where a device can be put, by its address.

@@ -5,4 +5,4 @@ mod bus;
 mod serial;
 
 pub use bus::{Bus, End};
-pub use serial::Serial;
+pub use serial::{Serial, SerialState};

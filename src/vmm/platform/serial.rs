@@ -5,6 +5,7 @@
 
 use std::io::Write;
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Registers, by their offset. The first two are the divisor where `DLAB` is set.
@@ -33,6 +34,12 @@ pub struct Serial {
     out: Box<dyn Write + Send>,
     left: u64,
     line: EventFd,
+    state: SerialState,
+}
+
+/// What a guest's driver has made of a serial port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SerialState {
     enabled: u8,
     empty_pending: bool,
     fifos: bool,
@@ -46,10 +53,7 @@ impl Serial {
     /// Writes the first `limit` bytes to `out` and drops the rest; raises its interrupt through `line`.
     #[must_use]
     pub fn new(out: Box<dyn Write + Send>, limit: u64, line: EventFd) -> Self {
-        Self {
-            out,
-            left: limit,
-            line,
+        let state = SerialState {
             enabled: 0,
             empty_pending: false,
             fifos: false,
@@ -57,62 +61,76 @@ impl Serial {
             modem: 0,
             scratch: 0,
             divisor: [12, 0],
-        }
+        };
+        Self { out, left: limit, line, state }
+    }
+
+    /// The state of the registers.
+    #[must_use]
+    pub fn save(&self) -> SerialState {
+        self.state.clone()
+    }
+
+    /// Takes the state of one that was saved. A driver in the middle of a line waits for its interrupt, which may have been under way:
+    /// one too many does no harm.
+    pub fn restore(&mut self, state: SerialState) {
+        self.state = state;
+        self.announce_empty();
     }
 
     /// The guest reads a register.
     pub fn read(&mut self, register: u16) -> u8 {
-        let latch = self.control & DIVISOR_LATCH != 0;
+        let latch = self.state.control & DIVISOR_LATCH != 0;
         match register {
-            DATA | INTERRUPT_ENABLE if latch => self.divisor[usize::from(register)],
+            DATA | INTERRUPT_ENABLE if latch => self.state.divisor[usize::from(register)],
             DATA => 0,
-            INTERRUPT_ENABLE => self.enabled,
+            INTERRUPT_ENABLE => self.state.enabled,
             INTERRUPT_IDENTITY => self.identity(),
-            LINE_CONTROL => self.control,
-            MODEM_CONTROL => self.modem,
+            LINE_CONTROL => self.state.control,
+            MODEM_CONTROL => self.state.modem,
             LINE_STATUS => LINE_IDLE,
             // In loop mode the outputs come back as inputs: DTR as DSR, RTS as CTS, OUT1 as RI, OUT2 as CD.
-            MODEM_STATUS if self.modem & LOOP != 0 => {
-                let bit = |from: u8, to: u8| (self.modem >> from & 1) << to;
+            MODEM_STATUS if self.state.modem & LOOP != 0 => {
+                let bit = |from: u8, to: u8| (self.state.modem >> from & 1) << to;
                 bit(0, 5) | bit(1, 4) | bit(2, 6) | bit(3, 7)
             }
             MODEM_STATUS => MODEM_READY,
-            SCRATCH => self.scratch,
+            SCRATCH => self.state.scratch,
             _ => 0xff,
         }
     }
 
     /// Reading why it interrupted takes the reason back.
     fn identity(&mut self) -> u8 {
-        let fifos = if self.fifos { FIFOS } else { 0 };
-        let reason = if self.empty_pending { TRANSMITTER_EMPTY } else { NO_INTERRUPT };
-        self.empty_pending = false;
+        let fifos = if self.state.fifos { FIFOS } else { 0 };
+        let reason = if self.state.empty_pending { TRANSMITTER_EMPTY } else { NO_INTERRUPT };
+        self.state.empty_pending = false;
         fifos | reason
     }
 
     /// The guest writes a register.
     pub fn write(&mut self, register: u16, value: u8) {
-        let latch = self.control & DIVISOR_LATCH != 0;
+        let latch = self.state.control & DIVISOR_LATCH != 0;
         match register {
-            DATA | INTERRUPT_ENABLE if latch => self.divisor[usize::from(register)] = value,
+            DATA | INTERRUPT_ENABLE if latch => self.state.divisor[usize::from(register)] = value,
             DATA => self.send(value),
             INTERRUPT_ENABLE => {
-                let newly = !self.enabled & value & TRANSMITTER_EMPTY_ENABLED != 0;
-                self.enabled = value & 0x0f;
+                let newly = !self.state.enabled & value & TRANSMITTER_EMPTY_ENABLED != 0;
+                self.state.enabled = value & 0x0f;
                 if newly {
                     self.announce_empty();
                 }
             }
-            INTERRUPT_IDENTITY => self.fifos = value & 1 != 0,
-            LINE_CONTROL => self.control = value,
-            MODEM_CONTROL => self.modem = value & 0x1f,
-            SCRATCH => self.scratch = value,
+            INTERRUPT_IDENTITY => self.state.fifos = value & 1 != 0,
+            LINE_CONTROL => self.state.control = value,
+            MODEM_CONTROL => self.state.modem = value & 0x1f,
+            SCRATCH => self.state.scratch = value,
             _ => {}
         }
     }
 
     fn send(&mut self, byte: u8) {
-        if self.modem & LOOP == 0 && self.left > 0 {
+        if self.state.modem & LOOP == 0 && self.left > 0 {
             self.left -= 1;
             // Nobody may be listening any more; the guest cannot be told and must not be stopped by it.
             let written = self.out.write_all(&[byte]);
@@ -124,8 +142,8 @@ impl Serial {
     }
 
     fn announce_empty(&mut self) {
-        if self.enabled & TRANSMITTER_EMPTY_ENABLED != 0 {
-            self.empty_pending = true;
+        if self.state.enabled & TRANSMITTER_EMPTY_ENABLED != 0 {
+            self.state.empty_pending = true;
             // An eventfd's write only fails where 2^64 - 2 edges are pending, and then one more changes nothing.
             let _pending = self.line.write(1);
         }
@@ -178,6 +196,24 @@ mod tests {
         assert_eq!(serial.read(2), 1);
         serial.write(0, b'y');
         assert_eq!(line.read().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_driver_in_the_middle_of_a_line_goes_on_after_a_restore() {
+        let (mut before, ..) = serial(9);
+        before.write(3, 3);
+        before.write(1, 2);
+        before.write(0, b'x');
+        let (mut after, kept, line) = serial(9);
+        after.restore(before.save());
+        assert_eq!(line.read().unwrap(), 1, "it is asked for more");
+        assert_eq!((after.read(1), after.read(2), after.read(3)), (2, 2, 3));
+        after.write(0, b'y');
+        assert_eq!((line.read().unwrap(), kept.0.lock().unwrap().as_slice()), (1, &b"y"[..]));
+        // One that has asked for nothing is told nothing.
+        let (mut silent, _, line) = serial(9);
+        silent.restore(serial(9).0.save());
+        assert!(line.read().is_err());
     }
 
     #[test]
