@@ -19,6 +19,7 @@ mod kept;
 pub mod log_attributes;
 pub mod names;
 pub mod oci;
+pub mod path;
 pub mod plan;
 mod profile;
 pub mod resolve;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use sbx_sandbox::{
     config::Empty,
     host_config::{BindOptions, DriverConfig, ImageOptions, Mount, TmpfsOptions, VolumeOptions},
+    path::clean_rooted,
 };
 
 use crate::{flags::values::parse_bool, units::parse_size};
@@ -59,7 +60,7 @@ fn check_target(text: &str, target: &str) -> Result<(), String> {
              must be absolute"
         ));
     }
-    if clean(target) == "/" {
+    if clean_rooted(target) == "/" {
         return Err(format!("invalid volume specification: '{text}': invalid mount config: destination can't be '/'"));
     }
     Ok(())
@@ -113,20 +114,7 @@ fn absolute_source(source: &str, directory: &Path) -> String {
     if !source.starts_with('.') {
         return source.to_owned();
     }
-    clean(&format!("{}/{source}", directory.display()))
-}
-
-/// Go's `path.Clean` of an absolute path.
-pub(crate) fn clean(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            part => kept.push(part),
-        }
-    }
-    format!("/{}", kept.join("/"))
+    clean_rooted(&format!("{}/{source}", directory.display()))
 }
 
 /// `--tmpfs path[:options]`, by path.

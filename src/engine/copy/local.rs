@@ -6,7 +6,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::Links;
-use super::paths::{Target, base, clean, directory, followed, means_contents, with_end_of};
+use sbx_sandbox::path::clean;
+
+use super::paths::{Target, base, directory, followed, means_contents, with_end_of};
 use crate::{Error, ErrorKind, Result};
 
 /// Longest chain of symbolic links that is followed (path_resolution(7)).

@@ -2,6 +2,8 @@
 //!
 //! Text, not [`std::path::Path`], which makes no difference between `a`, `a/` and `a/.`.
 
+use sbx_sandbox::path::clean;
+
 use crate::{Error, ErrorKind, Result};
 
 /// Where a copy goes.
@@ -12,25 +14,6 @@ pub(super) struct Target {
     pub(super) exists: bool,
     /// It is a directory.
     pub(super) is_directory: bool,
-}
-
-/// The path without needless dots and slashes, `..` taken as it is written (Go's `path.Clean`).
-pub(super) fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        match (part, parts.last()) {
-            ("..", Some(&last)) if last != ".." => drop(parts.pop()),
-            ("..", None) if rooted => {}
-            _ => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
-    }
 }
 
 /// The contents of a directory are meant.

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::config::CreateRequest;
 use crate::host_config::{BindOptions, HostConfig, ImageOptions, Mount, VolumeOptions};
 use crate::id::Id;
+use crate::path::clean_rooted;
 use crate::spec::{MountKind, MountOptions, MountOrigin, MountPoint};
 
 use super::{Invalid, Resolver, mount_text, tmpfs};
@@ -38,28 +39,13 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Result<Vec<MountPoint>, In
         points.insert(point.destination.clone(), point);
     }
     for path in resolver.request.config.volumes.keys() {
-        let destination = clean(path);
+        let destination = clean_rooted(path);
         if !points.contains_key(&destination) {
             let point = anonymous(resolver, destination);
             points.insert(point.destination.clone(), point);
         }
     }
     Ok(points.into_values().collect())
-}
-
-/// A path without doubled slashes, `.` and `..` (Go's `path.Clean` of an absolute path).
-pub(super) fn clean(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            name => parts.push(name),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 fn target(path: &str) -> Result<String, String> {
@@ -72,7 +58,7 @@ fn target(path: &str) -> Result<String, String> {
     if path.contains('\0') {
         return Err(format!("invalid mount path: {path:?} contains a null byte"));
     }
-    let target = clean(path);
+    let target = clean_rooted(path);
     if target == "/" {
         return Err("invalid specification: destination can't be '/'".to_owned());
     }
@@ -240,7 +226,7 @@ fn bind(point: &mut MountPoint, mount: &Mount) -> Result<(), String> {
         }
     }
     point.kind = MountKind::Bind;
-    point.source = clean(&mount.source);
+    point.source = clean_rooted(&mount.source);
     point.propagation =
         if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation.clone() };
     point.options = MountOptions {

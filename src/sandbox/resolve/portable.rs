@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Healthcheck};
 use crate::environment::name_of;
+use crate::path::clean_rooted;
 use crate::signal;
 
 use super::{Invalid, Resolver, mounts, network};
@@ -136,6 +137,6 @@ pub(super) fn defaults(resolver: &mut Resolver<'_>) {
     config.stop_timeout.get_or_insert(default_stop_timeout);
     config.working_dir = match config.working_dir.as_str() {
         "" => String::new(),
-        path => mounts::clean(path),
+        path => clean_rooted(path),
     };
 }

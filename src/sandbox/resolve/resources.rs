@@ -5,9 +5,10 @@
 
 use crate::facts::{Controllers, MachineFacts};
 use crate::host_config::{HostConfig, Ulimit};
+use crate::path::clean_rooted;
 use crate::{cpu_list, device_rule};
 
-use super::{Invalid, Resolver, blocks, mounts};
+use super::{Invalid, Resolver, blocks};
 
 /// Bytes; Docker's least limit.
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -313,7 +314,7 @@ fn devices(host: &mut HostConfig, machine: &MachineFacts) -> Result<(), Invalid>
             if !path.starts_with('/') || path.contains('\0') {
                 return Err(Invalid::new(field, format!("bad format for path: {path}: a device is an absolute path")));
             }
-            *path = mounts::clean(path);
+            *path = clean_rooted(path);
         }
     }
     for rule in &host.device_cgroup_rules {
