@@ -1,14 +1,18 @@
 //! A client of a sandbox's supervisor.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sbx_protocol::{
     AttachRequest, ContainerEvent, ExecRequest, ExitStatus, Failure, FilesRequest, FrameError, Hello, Purpose, Reply,
     Request, SessionId, StreamKind, TerminalSize, VERSION, read_frame, write_frame,
 };
+
+use sbx_vm_mode::Admitted;
 
 use crate::failure;
 use crate::paths::{Paths, short};
@@ -89,6 +93,10 @@ impl Client {
     /// Asks and waits for the answer.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
         write_frame(&mut self.control, request)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Reply, ClientError> {
         match read_frame(&mut self.control)? {
             Some(Reply::Failed(failure)) => Err(ClientError::Refused(failure)),
             Some(reply) => Ok(reply),
@@ -177,6 +185,23 @@ impl Client {
             Err(ClientError::Gone) => Ok(ContainerEvent::Gone { last: None }),
             Ok(other) => Err(unexpected(&other)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for a place in the container's machine for another: the machine's ends of a control socket and of a gate go with it.
+    pub fn admit(&mut self, container: &str, tenant: &str, ends: [OwnedFd; 2]) -> Result<Admitted, ClientError> {
+        let request = Request::Admit { container: container.to_owned(), tenant: tenant.to_owned() };
+        let mut frame = Vec::new();
+        write_frame(&mut frame, &request)?;
+        let files = ends.each_ref().map(AsRawFd::as_raw_fd);
+        let rights = [ControlMessage::ScmRights(&files)];
+        let sent =
+            sendmsg::<()>(self.control.as_raw_fd(), &[IoSlice::new(&frame)], &rights, MsgFlags::MSG_NOSIGNAL, None);
+        let sent = sent.map_err(|error| ClientError::from(FrameError::Io(error.into())))?;
+        self.control.write_all(&frame[sent..]).map_err(|error| ClientError::from(FrameError::Io(error)))?;
+        match self.answer()? {
+            Reply::Admitted { pid, first_port } => Ok(Admitted { pid, first_port }),
+            other => Err(unexpected(&other)),
         }
     }
 

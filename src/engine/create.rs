@@ -40,8 +40,10 @@ impl Engine {
     ) -> Result<(SandboxSpec, Vec<String>)> {
         self.name_other_containers(&mut request)?;
         let facts = image_facts(image);
-        let (resolved, obstacle) = self.isolation(&request.host_config.isolation)?;
-        let machine = crate::isolation::machine_for(resolved.isolation, &request.host_config, obstacle);
+        let other = crate::joined::beside(&self.store, &request.host_config)?;
+        let beside = other.as_ref().map(|other| (other.isolation.isolation, other.name.as_str()));
+        let (resolved, obstacle) = self.isolation(&request.host_config.isolation, beside)?;
+        let machine = self.machine_of(resolved.isolation, &request.host_config, obstacle)?;
         let inherited = self.inherited_mounts(&request)?;
         let absent: BTreeSet<String> =
             bind_sources(&request).into_iter().filter(|source| !std::path::Path::new(source).exists()).collect();
@@ -52,6 +54,7 @@ impl Engine {
             machine: &machine,
             identity,
             isolation_environment: &environment,
+            beside,
             inherited,
             absent_sources: absent,
         };

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::host_config::HostConfig;
 use sbx_sandbox::isolation::{self, Isolation, Mode, Resolved, Sources};
+use sbx_sandbox::store::Store;
 use sbx_vm_mode::artifacts::{self, Artifacts};
 use sbx_vm_mode::size::Size;
 
@@ -15,19 +16,20 @@ use crate::{Engine, Error, ErrorKind, Paths, Result};
 
 impl Engine {
     /// The mode that a container gets for what the user asked (`--isolation`), and why it is no virtual machine where
-    /// that was looked at. Fails where an explicit mode cannot be had.
-    pub(crate) fn isolation(&self, asked: &str) -> Result<(Resolved, Option<String>)> {
+    /// that was looked at; `beside` is how a container whose namespaces it joins is kept apart, and its name. Fails where an explicit mode cannot be had.
+    pub(crate) fn isolation(&self, asked: &str, beside: Option<(Mode, &str)>) -> Result<(Resolved, Option<String>)> {
         let environment = std::env::var("SBX_ISOLATION").unwrap_or_default();
         let sources = Sources {
             flag: asked,
             environment: &environment,
             settings: self.settings.isolation.unwrap_or(Isolation::Process),
             settings_given: self.settings.isolation.is_some(),
+            beside,
         };
         let invalid = |error| Error::of(ErrorKind::Invalid, error);
         // Whoever gets a process anyway need not wait for the answer.
         let without = isolation::resolve(sources, None).map_err(invalid)?;
-        if without.isolation == Mode::Process {
+        if without.isolation == Mode::Process || beside.is_some() {
             return Ok((without, None));
         }
         let obstacle = self.vm_obstacle();
@@ -41,9 +43,20 @@ impl Engine {
         }
     }
 
+    /// What the kernel that a container runs on can do.
+    pub(crate) fn machine_of(
+        &self,
+        mode: Mode,
+        host: &HostConfig,
+        vm_obstacle: Option<String>,
+    ) -> Result<MachineFacts> {
+        let facts = MachineFacts { vm_obstacle, ..crate::facts::machine() };
+        machine_on(&self.store, facts, mode, host)
+    }
+
     /// Refuses an isolation that cannot be had, before anything is pulled for it.
     pub fn check_isolation(&self, asked: &str) -> Result<()> {
-        self.isolation(asked).map(drop)
+        self.isolation(asked, None).map(drop)
     }
 
     /// Why virtual machines cannot be run here; `None` where they can.
@@ -76,18 +89,14 @@ pub(crate) fn artifacts() -> std::result::Result<Artifacts, sbx_vm_mode::Error> 
     Artifacts::find(std::env::var_os(artifacts::VARIABLE).as_deref(), &program)
 }
 
-/// What the kernel that a container will run on can do.
-pub(crate) fn machine_for(mode: Mode, host: &HostConfig, vm_obstacle: Option<String>) -> MachineFacts {
-    machine_on(MachineFacts { vm_obstacle, ..crate::facts::machine() }, mode, host)
-}
-
-/// The same on a host that has been looked at.
-pub(crate) fn machine_on(facts: MachineFacts, mode: Mode, host: &HostConfig) -> MachineFacts {
+/// What the kernel that a container runs on can do, on a host that has been looked at.
+pub(crate) fn machine_on(store: &Store, facts: MachineFacts, mode: Mode, host: &HostConfig) -> Result<MachineFacts> {
     match mode {
-        Mode::Process => facts,
+        Mode::Process => Ok(facts),
         Mode::Vm => {
-            let size = Size::of(host, facts.cpus);
-            sbx_vm_mode::facts::machine(&facts, size)
+            let owner = crate::joined::owner(store, host)?;
+            let size = Size::of(owner.as_ref().map_or(host, |owner| &owner.host_config), facts.cpus);
+            Ok(sbx_vm_mode::facts::machine(&facts, size))
         }
     }
 }

@@ -20,6 +20,7 @@ mod images;
 mod info;
 mod inspect;
 mod isolation;
+mod joined;
 mod lifecycle;
 mod list;
 mod lock;

@@ -13,6 +13,8 @@ use sbx_container::{ProcessIo, Running};
 use sbx_process_mode::NetworkFacts;
 use sbx_protocol::{Failure, ProcessRow, StatsSample, StreamKind, TerminalSize};
 
+use sbx_vm_mode::Admitted;
+
 use crate::failure;
 
 /// A sandbox in one of the modes.
@@ -228,6 +230,14 @@ impl Sandbox {
         match self {
             Self::Process(sandbox) => sandbox.network_facts(),
             Self::Vm(sandbox) => sandbox.network_facts(),
+        }
+    }
+
+    /// Lets another container into the machine: the machine's ends of a control socket and of a gate.
+    pub(crate) fn admit(&mut self, control: OwnedFd, gate: OwnedFd) -> Result<Admitted, Failure> {
+        match self {
+            Self::Process(_) => Err(failure::conflict("the container has no virtual machine to be let into")),
+            Self::Vm(sandbox) => sandbox.admit(control, gate).map_err(sbx_vm_mode::Error::into_failure),
         }
     }
 

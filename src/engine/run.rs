@@ -122,7 +122,7 @@ impl Engine {
     pub fn exec(&self, id: &Id, request: &ExecRequest, streams: &[StreamKind]) -> Result<Run> {
         let mut client = self.running(id)?;
         let spec = self.store.spec(id)?;
-        let machine = crate::isolation::machine_for(spec.isolation.isolation, &spec.host_config, None);
+        let machine = self.machine_of(spec.isolation.isolation, &spec.host_config, None)?;
         let process = exec_process(&spec, &machine, request).map_err(|error| Error::of(ErrorKind::Invalid, error))?;
         let message = ExecMessage { container: id.to_string(), process, streams: streams.to_vec() };
         let session = client.exec(message)?;

@@ -150,6 +150,11 @@ impl Container {
         }
     }
 
+    /// Its first process.
+    pub(crate) fn pid(&self) -> Result<i32, Failure> {
+        Ok(self.live()?.pid)
+    }
+
     /// Runs a further process.
     pub(crate) fn exec(&self, mut process: ProcessPlan) -> Result<Running, Failure> {
         let live = self.live()?;

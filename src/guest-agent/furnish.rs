@@ -16,6 +16,9 @@ use nix::unistd::{Gid, Uid};
 use sbx_container::Error;
 use sbx_protocol::guest::Furnishing;
 
+/// The bus of the machine's devices, as its kernel names it.
+const BUS: &str = "virtio-mmio";
+
 /// How long a device may take to appear after the host has attached it.
 pub(crate) const DEVICE_TIME: Duration = Duration::from_secs(2);
 
@@ -26,6 +29,8 @@ pub(crate) struct Furnished {
     pub(crate) mounted: Vec<String>,
     /// Sockets that listen.
     pub(crate) sockets: Vec<ForwardedSocket>,
+    /// Devices that a driver has, by their addresses.
+    pub(crate) devices: Vec<u32>,
 }
 
 /// A unix socket whose connections go to a port of the host.
@@ -52,7 +57,10 @@ pub(crate) fn furnish(steps: &[Furnishing], furnished: &mut Furnished) -> Result
                 give(path, *mode, *uid, *gid)?;
                 furnished.sockets.push(ForwardedSocket { path: path.clone(), listener, port: *port });
             }
-            Furnishing::Device { address } => find_device(*address)?,
+            Furnishing::Device { address } => {
+                find_device(*address)?;
+                furnished.devices.push(*address);
+            }
         }
     }
     Ok(())
@@ -68,9 +76,16 @@ fn absolute(path: &str) -> Result<&Path, Error> {
 
 /// Lets the driver look at an address at which nothing was when the kernel booted (`drivers/base/bus.c`, `bind`).
 fn find_device(address: u32) -> Result<(), Error> {
-    let name = format!("virtio-mmio.{address}");
-    fs::write("/sys/bus/platform/drivers/virtio-mmio/bind", &name)
-        .map_err(|error| Error::new(format!("find the device {name}"), error))
+    tell_driver("bind", address).map_err(|error| Error::new(format!("find the device {BUS}.{address}"), error))
+}
+
+/// Lets the driver let go of the device at an address; nothing may use it any more.
+pub(crate) fn let_go(address: u32) -> Result<(), Error> {
+    tell_driver("unbind", address).map_err(|error| Error::new(format!("let go of the device {BUS}.{address}"), error))
+}
+
+fn tell_driver(what: &str, address: u32) -> std::io::Result<()> {
+    fs::write(format!("/sys/bus/platform/drivers/{BUS}/{what}"), format!("{BUS}.{address}"))
 }
 
 fn directory(path: &str, mode: u32) -> Result<(), Error> {
@@ -93,26 +108,43 @@ fn file(path: &str, mode: u32, contents: &[u8]) -> Result<(), Error> {
 fn attach(source: &str, fstype: &str, target: &str, flags: MsFlags, options: &[String]) -> Result<(), Error> {
     let step = || format!("mount {fstype} {source} on {target}");
     fs::create_dir_all(absolute(target)?).map_err(|error| Error::new(step(), error))?;
-    if source.starts_with("/dev/") {
-        wait_for_device(source)?;
-    }
+    let source = match source.strip_prefix(BUS).and_then(|rest| rest.strip_prefix('.')) {
+        Some(place) => wait_for_disk(place)?,
+        None => source.to_owned(),
+    };
     let options = options.join(",");
-    mount(Some(source), target, Some(fstype), flags, Some(options.as_str()))
+    mount(Some(source.as_str()), target, Some(fstype), flags, Some(options.as_str()))
         .map_err(|error| Error::new(step(), error.desc()))
 }
 
-/// A device that has just been attached gets its node when the kernel has found it.
-fn wait_for_device(path: &str) -> Result<(), Error> {
+/// The node of a disk, `ADDRESS`, or of one of its partitions, `ADDRESS/NUMBER`. One that has just been attached gets it when
+/// the kernel has found it.
+fn wait_for_disk(place: &str) -> Result<String, Error> {
+    let (address, partition) = place.split_once('/').unwrap_or((place, ""));
     let deadline = Instant::now() + DEVICE_TIME;
     loop {
-        if fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device()) {
-            return Ok(());
+        if let Some(disk) = disk_at(address) {
+            let node = format!("/dev/{disk}{partition}");
+            if fs::metadata(&node).is_ok_and(|found| found.file_type().is_block_device()) {
+                return Ok(node);
+            }
         }
         if Instant::now() >= deadline {
-            return Err(Error::new(format!("wait for the device {path}"), "it did not appear"));
+            return Err(Error::new(format!("wait for the disk {BUS}.{place}"), "it did not appear"));
         }
         sleep(Duration::from_millis(2));
     }
+}
+
+/// The kernel's name of the disk at an address: `/sys/devices/platform/virtio-mmio.N/virtioM/block/NAME`.
+fn disk_at(address: &str) -> Option<String> {
+    let first = |path: &Path, begin: &str| {
+        let names = fs::read_dir(path).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.into_iter().find(|name| name.starts_with(begin))
+    };
+    let bus = Path::new("/sys/bus/platform/devices").join(format!("{BUS}.{address}"));
+    let device = first(&bus, "virtio")?;
+    first(&bus.join(device).join("block"), "vd")
 }
 
 /// A listening socket at `path`, in place of an earlier one.

@@ -32,6 +32,16 @@ pub struct CreateRequest {
     pub uplinks: Vec<Uplink>,
     /// The container.
     pub plan: ContainerPlan,
+    /// It shares the machine with the container that the machine was made for. It ends with the connection that has made it, and
+    /// then everything that it was furnished with is taken away.
+    pub tenant: Option<Tenant>,
+}
+
+/// What a container has for itself in a machine that it shares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// The directory below which all of it is.
+    pub directory: String,
 }
 
 /// One step that furnishes the machine.
@@ -55,7 +65,8 @@ pub enum Furnishing {
     },
     /// A mount; the target is made as a directory when it is missing.
     Mount {
-        /// Device (`/dev/vda1`, waited for a moment) or tag of a share.
+        /// A disk by its address on the bus (`virtio-mmio.3`), or a partition of it (`virtio-mmio.3/1`); both are waited for a
+        /// moment. Else a device or the tag of a share.
         source: String,
         /// `erofs`, `ext4`, `virtiofs`, `tmpfs`.
         fstype: String,

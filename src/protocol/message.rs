@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::guest::{CreateRequest, WakeRequest};
 
 /// Version of the words below; both sides must have the same one, since both come from one build.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The first message of every connection, from whoever connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +140,24 @@ pub enum Request {
     /// Prepare something to be done with the container's files, with a session at its streams. Answered by `Session`; `Ready`
     /// starts it. It needs the container to be up and nothing of the container to run: a paused one will do.
     Files(Box<FilesRequest>),
+    /// The first process of a container of this machine that runs, whose namespaces another is to join. Answered by `Started`.
+    Locate {
+        /// Container id.
+        container: String,
+    },
+    /// Take away everything that a tenant was furnished with; the container has ended. Answered by `Done`.
+    Remove {
+        /// Container id.
+        container: String,
+    },
+    /// Let a container move into the machine of this one. Two descriptors come with it: the machine's end of a control socket,
+    /// and the inner end of a gate to the guest's ports. Answered by `Admitted`.
+    Admit {
+        /// Id of the container that is to run.
+        container: String,
+        /// Id of the one that moves in.
+        tenant: String,
+    },
 }
 
 /// A signal number as Linux numbers them (signal(7)).
@@ -200,6 +218,13 @@ pub enum Reply {
     Processes(Vec<ProcessRow>),
     /// What it uses.
     Stats(Box<StatsSample>),
+    /// The tenant can move in.
+    Admitted {
+        /// The machine's process, in the PID namespace of whoever answers.
+        pid: i32,
+        /// First of the ports of the host that the guest reaches the tenant's side by.
+        first_port: u32,
+    },
 }
 
 /// Something that happens to a container.

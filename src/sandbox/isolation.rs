@@ -52,6 +52,9 @@ pub struct Sources<'a> {
     pub settings: Isolation,
     /// Whether the configuration file says anything.
     pub settings_given: bool,
+    /// A container whose namespaces are joined: how it is kept apart, and its name. It must be the same for both; where nothing
+    /// was asked for, or `auto`, it is.
+    pub beside: Option<(Mode, &'a str)>,
 }
 
 /// A mode that does not exist.
@@ -64,9 +67,55 @@ pub struct UnknownIsolation {
     pub source_name: &'static str,
 }
 
+/// The reason where nothing was asked for.
+const DEFAULT: &str = "default";
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IsolationError {
+    /// The container whose namespaces are joined is in a virtual machine.
+    #[error(
+        "{origin}: container {name} is in a virtual machine, and who joins its namespaces has to be in it: use \
+         --isolation=vm"
+    )]
+    BesideVm {
+        /// The other's name.
+        name: String,
+        /// What was asked for.
+        origin: String,
+    },
+    /// It is on the host's kernel.
+    #[error(
+        "{origin}: container {name} runs on the host's kernel, of which a virtual machine shares nothing: use \
+         --isolation=process"
+    )]
+    BesideProcess {
+        /// The other's name.
+        name: String,
+        /// What was asked for.
+        origin: String,
+    },
+    /// What was asked for does not exist.
+    #[error(transparent)]
+    Unknown(#[from] UnknownIsolation),
+}
+
 /// Decides by [`Sources`]; `vm_obstacle` is why this machine cannot run a virtual machine, `None` when it can.
-pub fn resolve(sources: Sources<'_>, vm_obstacle: Option<&str>) -> Result<Resolved, UnknownIsolation> {
+pub fn resolve(sources: Sources<'_>, vm_obstacle: Option<&str>) -> Result<Resolved, IsolationError> {
     let (asked, origin) = ask(sources)?;
+    if let Some((mode, name)) = sources.beside {
+        return match (asked, mode) {
+            (Isolation::Auto, _) => Ok(Resolved { isolation: mode, reason: format!("{origin}: as container {name}") }),
+            _ if origin == DEFAULT => {
+                Ok(Resolved { isolation: mode, reason: format!("{origin}: as container {name}") })
+            }
+            (Isolation::Process, Mode::Vm) => Err(IsolationError::BesideVm { name: name.to_owned(), origin }),
+            (Isolation::Vm, Mode::Process) => Err(IsolationError::BesideProcess { name: name.to_owned(), origin }),
+            (Isolation::Process, Mode::Process) | (Isolation::Vm, Mode::Vm) => {
+                Ok(Resolved { isolation: mode, reason: origin })
+            }
+        };
+    }
     Ok(match asked {
         Isolation::Process => Resolved { isolation: Mode::Process, reason: origin },
         Isolation::Vm => Resolved { isolation: Mode::Vm, reason: origin },
@@ -91,7 +140,7 @@ fn ask(sources: Sources<'_>) -> Result<(Isolation, String), UnknownIsolation> {
     if sources.settings_given {
         return Ok((sources.settings, format!("isolation = \"{}\" in the configuration file", sources.settings)));
     }
-    Ok((Isolation::Process, "default".to_owned()))
+    Ok((Isolation::Process, DEFAULT.to_owned()))
 }
 
 fn named(name: &str, source_name: &'static str) -> Result<Option<Isolation>, UnknownIsolation> {
@@ -153,14 +202,14 @@ mod tests {
 
     #[test]
     fn the_strongest_source_decides() {
-        let all = Sources { flag: "vm", environment: "process", settings: Isolation::Process, settings_given: true };
+        let all = Sources { flag: "vm", environment: "process", settings_given: true, ..Sources::default() };
         assert_eq!(resolve(all, None).unwrap().isolation, Mode::Vm);
         let no_flag = Sources { flag: "", environment: "hyperv", ..all };
         assert_eq!(
             resolve(no_flag, None).unwrap(),
             Resolved { isolation: Mode::Vm, reason: "SBX_ISOLATION=hyperv".into() }
         );
-        let file = Sources { flag: "default", environment: "", settings: Isolation::Vm, settings_given: true };
+        let file = Sources { flag: "default", settings: Isolation::Vm, settings_given: true, ..Sources::default() };
         assert_eq!(resolve(file, None).unwrap().isolation, Mode::Vm);
         assert_eq!(
             resolve(Sources::default(), None).unwrap(),
@@ -177,6 +226,23 @@ mod tests {
         assert!(without.reason.contains("/dev/kvm"));
         let explicit = Sources { flag: "vm", ..Sources::default() };
         assert_eq!(resolve(explicit, Some("no KVM")).unwrap().isolation, Mode::Vm);
+    }
+
+    #[test]
+    fn who_joins_another_is_kept_apart_as_that_one() {
+        let beside =
+            |flag, mode| resolve(Sources { flag, beside: Some((mode, "db")), ..Sources::default() }, Some("no KVM"));
+        assert_eq!(beside("", Mode::Vm).unwrap().reason, "default: as container db");
+        assert_eq!(beside("auto", Mode::Vm).unwrap().isolation, Mode::Vm);
+        assert_eq!(beside("vm", Mode::Vm).unwrap().reason, "--isolation=vm");
+        let refused = beside("process", Mode::Vm).unwrap_err().to_string();
+        assert!(refused.contains("--isolation=process: container db is in a virtual machine"), "{refused}");
+        let refused = beside("hyperv", Mode::Process).unwrap_err().to_string();
+        assert!(refused.contains("container db runs on the host's kernel"), "{refused}");
+        assert!(matches!(beside("lxc", Mode::Vm), Err(IsolationError::Unknown(_))));
+        // A setting is an answer, the default is none.
+        let settings = Sources { settings_given: true, beside: Some((Mode::Vm, "db")), ..Sources::default() };
+        assert!(resolve(settings, None).is_err());
     }
 
     #[test]

@@ -141,6 +141,7 @@ impl Case {
             machine: &self.machine,
             identity: Identity { id: ID.parse().unwrap(), name: "web".into(), created: Timestamp::from_unix(1, 0) },
             isolation_environment: self.environment,
+            beside: None,
             inherited: self.inherited,
             absent_sources: self.absent,
         };

@@ -2,6 +2,7 @@
 //!
 //! The agent is not trusted: what it says is bounded by the protocol, and it is waited for a limited time.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use sbx_protocol::{
     ContainerEvent, Decoder, ExitStatus, FrameError, Hello, Purpose, Reply, Request, SessionId, StreamKind, VERSION,
     read_frame, write_frame,
 };
-use sbx_vmm::virtio::vsock::Gate;
+use sbx_vmm::virtio::vsock::{Gate, InnerGate};
 
 use crate::error::Error;
 
@@ -26,12 +27,27 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// The way to the machine's ports.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// Connects; the machine may still be booting.
     pub(crate) fn connect(gate: Gate) -> Result<Self, Error> {
         let control = open(&gate, Purpose::Control)?;
         control.set_read_timeout(Some(PATIENCE)).map_err(Error::io("limit the wait for the agent"))?;
         control.set_write_timeout(Some(PATIENCE)).map_err(Error::io("limit the wait for the agent"))?;
         Ok(Self { gate, control })
+    }
+
+    /// Lets another party connect to the guest, and take the connections that it opens to these ports of the host.
+    pub(crate) fn admit(&self, ports: Range<u32>, gate: InnerGate) -> Result<(), Error> {
+        self.gate.admit(ports, gate).map_err(Error::io("let somebody into the virtual machine"))
+    }
+
+    /// Asks for the machine's end.
+    pub(crate) fn power_off(&self) -> Result<(), Error> {
+        self.say("end", &Request::PowerOff)
     }
 
     /// Sends a request without waiting for its answer; answers come in the order of the requests.

@@ -3,23 +3,22 @@
 //!
 //! The order is the address: device N of the machine is `virtio-mmio.N` of the guest.
 
-use std::sync::Arc;
+use std::os::fd::AsFd;
 
+use nix::fcntl::{OFlag, open};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::Mode;
 use sbx_protocol::guest::READY_PORT;
-use sbx_rootfs::disk::{LayerFiles, PartitionTable, partitions};
 use sbx_vmm::confine::{Confinement, FILE_SERVER};
 use sbx_vmm::layout::DEVICES_MAX;
 use sbx_vmm::machine::{Builder, MachineConfig};
 use sbx_vmm::virtio::balloon::{Balloon, BalloonConfig};
-use sbx_vmm::virtio::blk::{Access, Blk, BlkConfig, Extent, Limits};
-use sbx_vmm::virtio::net;
 use sbx_vmm::virtio::rng::{Rng, RngConfig};
 use sbx_vmm::virtio::vsock::{self, InnerGate, Vsock};
 
 use crate::error::Error;
-use crate::machine::{Parts, Tap};
-use crate::share_device::open_device;
+use crate::machine::Parts;
+use crate::part::{self, Part};
 use crate::size::Size;
 
 /// Words for the guest kernel: no output but warnings, end the machine on a panic and on a reset, and nothing that
@@ -33,8 +32,8 @@ const STANDING: usize = 3;
 const OPEN_FILES: u64 = 1 << 16;
 /// Device id of a file system (virtio specification, section 5).
 const VIRTIO_ID_FS: u32 = 26;
-/// Partitions of the layers begin at multiples of it.
-const LAYER_ALIGNMENT: u64 = 4096;
+/// Where a process finds its own descriptors.
+const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// A machine of a size, with an address for every device that a container may bring.
 pub(crate) fn config(size: Size) -> MachineConfig {
@@ -61,25 +60,22 @@ pub(crate) fn add_standing(builder: &mut Builder, mut ports: Vec<u32>, gate: Inn
     Ok(builder.add_device(Box::new(balloon))?)
 }
 
-/// Adds the devices of one container, in the order of [`addresses`].
+/// Adds the devices of one container, in the order of [`addresses`], and what makes those of others that come later.
 pub(crate) fn add_own(builder: &mut Builder, parts: Parts) -> Result<(), Error> {
-    let layers = Blk::new(disk("layers", Access::ReadOnly), layer_extents(&parts.layers)?);
-    builder.add_device(Box::new(layers?))?;
-    let extent = Extent::whole(parts.writable).map_err(Error::io("measure the writable layer"))?;
-    let writable = Blk::new(disk("writable", Access::ReadWrite), vec![extent]);
-    builder.add_device(Box::new(writable?))?;
-    if let Some(Tap { fd, card, mtu }) = parts.tap {
-        let card = net::Net::new(net::Config { mac: card, mtu }, fd)?;
-        builder.add_device(Box::new(card))?;
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
+    let descriptors = open(DESCRIPTORS, flags, Mode::empty())
+        .map_err(|error| Error::Io { step: format!("open {DESCRIPTORS}"), source: error.into() })?;
+    for (part, files) in part::describe(parts)? {
+        builder.add_device(part.make(files, descriptors.as_fd())?)?;
     }
-    for share in &parts.shares {
-        builder.add_device(Box::new(open_device(share)?))?;
-    }
+    builder.maker(Box::new(move |description, files| {
+        Part::make_from(description, files, descriptors.as_fd()).map_err(|error| error.to_string())
+    }));
     Ok(())
 }
 
 /// At which addresses the devices of one container are.
-pub(crate) fn addresses(parts: &Parts) -> Result<std::ops::Range<usize>, Error> {
+pub(crate) fn addresses(parts: &Parts) -> Result<Vec<usize>, Error> {
     let own = 2 + usize::from(parts.tap.is_some()) + parts.shares.len();
     if STANDING + own > DEVICES_MAX {
         let most = parts.shares.len() - (STANDING + own - DEVICES_MAX);
@@ -88,39 +84,14 @@ pub(crate) fn addresses(parts: &Parts) -> Result<std::ops::Range<usize>, Error> 
             parts.shares.len()
         )));
     }
-    Ok(STANDING..STANDING + own)
+    Ok((STANDING..STANDING + own).collect())
 }
 
-/// What the process may do once everything is open. The threads that serve shares keep what acting for the users of the
-/// guest needs; without shares nothing is kept.
-pub(crate) fn confinement(user: u32, serves_files: bool) -> Result<Confinement, Error> {
+/// What the process may do once everything is open. The threads that serve shares, of the first container or of one that comes
+/// later, keep what acting for the users of the guest needs.
+pub(crate) fn confinement(user: u32) -> Result<Confinement, Error> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)
         .map_err(|error| Error::Io { step: "look at the limit of open files".into(), source: error.into() })?;
-    let kept = if serves_files { vec![(VIRTIO_ID_FS, FILE_SERVER.to_vec())] } else { Vec::new() };
+    let kept = vec![(VIRTIO_ID_FS, FILE_SERVER.to_vec())];
     Ok(Confinement { uid: user, gid: user, files: OPEN_FILES.min(most), file_size: None, kept })
-}
-
-fn disk(name: &str, access: Access) -> BlkConfig {
-    BlkConfig { name: name.into(), serial: name.into(), access, block_size: 512, limits: Limits::default() }
-}
-
-/// The disk of the layers: a partition table, the files, and room between them.
-fn layer_extents(layers: &LayerFiles) -> Result<Vec<Extent>, Error> {
-    let table: PartitionTable =
-        partitions(&layers.lengths(), LAYER_ALIGNMENT).map_err(|error| Error::Unsupported(error.to_string()))?;
-    let mut at = table.head.len() as u64;
-    let mut extents = vec![Extent::Bytes(table.head.into())];
-    for (place, layer) in table.extents.iter().zip(layers.layers()) {
-        if place.offset > at {
-            extents.push(Extent::Zeroes(place.offset - at));
-        }
-        let file = layer.file().try_clone().map_err(Error::io("duplicate a layer's file"))?;
-        extents.push(Extent::File { file: Arc::new(file), offset: 0, length: place.length });
-        at = place.offset + place.length;
-    }
-    if table.tail_offset > at {
-        extents.push(Extent::Zeroes(table.tail_offset - at));
-    }
-    extents.push(Extent::Bytes(table.tail.into()));
-    Ok(extents)
 }

@@ -67,16 +67,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Wakes a machine from a template; also the way to its ports, the names of its disks and the addresses of its
-    /// devices.
-    pub(crate) fn wake(template: &Template, parts: Parts) -> Result<(Self, Gate, Disks), Error> {
+    /// Wakes a machine from a template; also the way to its ports, to tell it, and its disks.
+    pub(crate) fn wake(template: &Template, parts: Parts) -> Result<(Self, Gate, Remote, Disks), Error> {
         let (gate, inner) = Gate::pair().map_err(Error::io("make the way to the virtual machine"))?;
-        let disks = disks(&parts)?;
-        let mut kept = vec![inner.as_fd().as_raw_fd(), template.file.as_raw_fd(), parts.writable.as_raw_fd()];
+        let (remote, control) = sbx_vmm::machine::pair()?;
+        let disks = Disks::at(hardware::addresses(&parts)?, parts.layers.layers().len())?;
+        let mut kept = vec![inner.as_fd().as_raw_fd(), control.as_raw_fd()];
+        kept.extend([template.file.as_raw_fd(), parts.writable.as_raw_fd()]);
         kept.extend(parts.layers.layers().iter().map(|layer| layer.file().as_raw_fd()));
         kept.extend(parts.tap.iter().map(|tap| tap.fd.as_raw_fd()));
-        let machine = Self::spawn(kept, |out| wake(template, parts, inner, out))?;
-        Ok((machine, gate, disks))
+        let machine = Self::spawn(kept, |out| wake(template, parts, (inner, control), out))?;
+        Ok((machine, gate, remote, disks))
     }
 
     /// Boots a machine that has no container, to be saved; also the way to its ports, and to tell it.
@@ -95,7 +96,7 @@ impl Machine {
             let boot = Boot { kernel: &kernel, initrd: Some(Initrd::Bytes(&initramfs)) };
             let machine = builder.boot(&boot)?;
             drop(initramfs);
-            run(machine, user, false)
+            run(machine, user)
         })?;
         Ok((machine, gate, remote))
     }
@@ -218,15 +219,6 @@ impl Machine {
     }
 }
 
-/// The guest's names of its disks: the layers are partitions of the first, the writable layer is the second.
-fn disks(parts: &Parts) -> Result<Disks, Error> {
-    Ok(Disks {
-        layers: (1..=parts.layers.layers().len()).map(|number| format!("/dev/vda{number}")).collect(),
-        writable: "/dev/vdb".into(),
-        addresses: hardware::addresses(parts)?,
-    })
-}
-
 /// The process. Its exit status is 0 where the guest ended as it was asked to.
 fn child(mut out: PipeWriter, body: impl FnOnce(PipeWriter) -> Result<Exit, Error>) -> u8 {
     // Only for show.
@@ -245,20 +237,26 @@ fn child(mut out: PipeWriter, body: impl FnOnce(PipeWriter) -> Result<Exit, Erro
     }
 }
 
-fn wake(template: &Template, parts: Parts, gate: InnerGate, out: PipeWriter) -> Result<Exit, Error> {
-    let (user, serves_files) = (parts.user, !parts.shares.is_empty());
+fn wake(
+    template: &Template,
+    parts: Parts,
+    (gate, control): (InnerGate, OwnedFd),
+    out: PipeWriter,
+) -> Result<Exit, Error> {
+    let user = parts.user;
     let file = template.file.try_clone().map_err(Error::io("open the template"))?;
     let mut saved = SavedMachine::open(file)?;
     saved.expect(template.needed.clone().unwrap_or_default());
     let mut builder = Builder::restore(saved, log(&out)?)?;
     builder.serial(Box::new(out))?;
+    builder.control(control);
     hardware::add_standing(&mut builder, parts.ports.clone(), gate)?;
     hardware::add_own(&mut builder, parts)?;
-    run(builder.resume()?, user, serves_files)
+    run(builder.resume()?, user)
 }
 
-fn run(mut machine: sbx_vmm::machine::Machine, user: u32, serves_files: bool) -> Result<Exit, Error> {
-    machine.confine(&hardware::confinement(user, serves_files)?)?;
+fn run(mut machine: sbx_vmm::machine::Machine, user: u32) -> Result<Exit, Error> {
+    machine.confine(&hardware::confinement(user)?)?;
     Ok(machine.run()?)
 }
 

@@ -1,6 +1,5 @@
 //! What the agent is told to make: the container's plan with the guest's paths, and how the guest is furnished for it.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 use sbx_container::plan::{ContainerPlan, Resources};
@@ -12,27 +11,33 @@ use sbx_sandbox::spec::{HostPaths, SandboxSpec};
 
 use crate::devices;
 use crate::error::Error;
+use crate::room::Room;
 use crate::shares::Shared;
-
-/// Where layers are mounted in the guest.
-const LAYERS: &str = "/run/sbx/layers";
-/// Where the writable disk is mounted in the guest.
-const WRITABLE: &str = "/run/sbx/writable";
-/// Where the files are that the container sees below `/etc`.
-const FILES: &str = "/run/sbx/files";
 
 /// Microseconds of a period of `cpu.max` where none is given (`Documentation/admin-guide/cgroup-v2.rst`).
 const CPU_PERIOD: u64 = 100_000;
 
-/// Block devices of the machine, as the guest names them.
+/// Block devices of the machine, by their addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Disks {
     /// Of each layer, lowest first.
-    pub(crate) layers: Vec<String>,
+    layers: Vec<String>,
     /// Of the writable layer.
-    pub(crate) writable: String,
+    writable: String,
     /// Of all devices that the container brings, disks or not, as numbers of `virtio-mmio`.
-    pub(crate) addresses: Range<usize>,
+    addresses: Vec<usize>,
+}
+
+impl Disks {
+    /// Of devices at these addresses: the first is the disk of the layers, the second the writable one.
+    pub(crate) fn at(addresses: Vec<usize>, layers: usize) -> Result<Self, Error> {
+        let [disk, writable, ..] = addresses[..] else { return Err(Error::NotRunning) };
+        Ok(Self {
+            layers: (1..=layers).map(|number| format!("virtio-mmio.{disk}/{number}")).collect(),
+            writable: format!("virtio-mmio.{writable}"),
+            addresses,
+        })
+    }
 }
 
 /// A container's way to the network.
@@ -52,17 +57,23 @@ pub(crate) struct Parts<'a> {
     pub(crate) disks: &'a Disks,
     pub(crate) shared: &'a Shared,
     pub(crate) card: Option<Card>,
+    pub(crate) room: &'a Room,
 }
 
 /// The request, and what the host's control group is to enforce.
 pub(crate) fn create_request(parts: Parts<'_>) -> Result<(CreateRequest, Resources), Error> {
     devices::check(&parts.spec.host_config)?;
+    let room = parts.room;
     let paths = HostPaths {
-        resolv_conf: Some(file("resolv.conf")),
-        hostname: Some(file("hostname")),
-        hosts: Some(file("hosts")),
+        resolv_conf: Some(room.file("resolv.conf")),
+        hostname: Some(room.file("hostname")),
+        hosts: Some(room.file("hosts")),
         mount_sources: parts.shared.sources.clone(),
         devices: devices::look_up(&parts.spec.host_config),
+        join_net: room.joined.network.map(|pid| namespace(pid, "net")),
+        join_ipc: room.joined.ipc.map(|pid| namespace(pid, "ipc")),
+        join_pid: room.joined.pid.map(|pid| namespace(pid, "pid")),
+        shm: room.joined.ipc.map(|pid| format!("/proc/{pid}/root/dev/shm").into()),
         ..HostPaths::default()
     };
     let config = sbx_sandbox::oci::runtime_config(parts.spec, parts.machine, &paths)?;
@@ -74,17 +85,18 @@ pub(crate) fn create_request(parts: Parts<'_>) -> Result<(CreateRequest, Resourc
     let request = CreateRequest {
         furnishings: furnishings(&parts),
         root: OverlayRoot {
-            layers: (0..parts.disks.layers.len()).map(|number| format!("{LAYERS}/{number}")).collect(),
-            writable: WRITABLE.into(),
+            layers: (0..parts.disks.layers.len()).map(|number| room.layer(number)).collect(),
+            writable: room.writable(),
         },
+        tenant: room.tenant(),
         uplinks: parts.card.into_iter().map(|card| card.uplink).collect(),
         plan,
     };
     Ok((request, host))
 }
 
-fn file(name: &str) -> PathBuf {
-    [FILES, name].iter().collect()
+fn namespace(pid: i32, kind: &str) -> PathBuf {
+    format!("/proc/{pid}/ns/{kind}").into()
 }
 
 fn furnishings(parts: &Parts<'_>) -> Vec<Furnishing> {
@@ -96,16 +108,18 @@ fn furnishings(parts: &Parts<'_>) -> Vec<Furnishing> {
         options: options.iter().map(|option| (*option).to_owned()).collect(),
     };
     let device = |address: usize| Furnishing::Device { address: u32::try_from(address).unwrap_or(u32::MAX) };
-    let mut steps: Vec<Furnishing> = parts.disks.addresses.clone().map(device).collect();
+    let mut steps: Vec<Furnishing> = parts.disks.addresses.iter().copied().map(device).collect();
     for (number, device) in parts.disks.layers.iter().enumerate() {
-        steps.push(mount(device, "erofs", format!("{LAYERS}/{number}"), true, &[]));
+        steps.push(mount(device, "erofs", parts.room.layer(number), true, &[]));
     }
-    steps.push(mount(&parts.disks.writable, "ext4", WRITABLE.into(), false, &["discard"]));
-    steps.push(Furnishing::Directory { path: FILES.into(), mode: 0o755 });
-    let etc = parts.files;
-    for (name, text) in [("hostname", &etc.hostname), ("hosts", &etc.hosts), ("resolv.conf", &etc.resolv_conf)] {
-        let path = file(name).to_string_lossy().into_owned();
-        steps.push(Furnishing::File { path, mode: 0o644, contents: text.clone().into_bytes() });
+    steps.push(mount(&parts.disks.writable, "ext4", parts.room.writable(), false, &["discard"]));
+    if parts.room.joined.network.is_none() {
+        steps.push(Furnishing::Directory { path: parts.room.files(), mode: 0o755 });
+        let etc = parts.files;
+        for (name, text) in [("hostname", &etc.hostname), ("hosts", &etc.hosts), ("resolv.conf", &etc.resolv_conf)] {
+            let path = parts.room.file(name).to_string_lossy().into_owned();
+            steps.push(Furnishing::File { path, mode: 0o644, contents: text.clone().into_bytes() });
+        }
     }
     steps.extend(parts.shared.furnishings.iter().cloned());
     steps

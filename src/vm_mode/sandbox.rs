@@ -1,17 +1,12 @@
 //! One sandbox: its launch, step by step, and its end.
 
-use std::fs::File;
-use std::io::Read;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::fd::OwnedFd;
 
-use sbx_container::cgroup::{Cgroup, Hierarchies};
 use sbx_container::files::Task;
-use sbx_container::plan::{CgroupPlan, ProcessPlan, Resources};
+use sbx_container::plan::ProcessPlan;
 use sbx_network::{Attachment, EtcFiles, Network, NetworkFacts, Offload};
-use sbx_protocol::guest::{Uplink, WakeRequest};
-use sbx_protocol::{
-    AttachRequest, ExecRequest, FilesRequest, ProcessRow, Reply, Request, StatsSample, StreamKind, TerminalSize,
-};
+use sbx_protocol::guest::Uplink;
+use sbx_protocol::{ExecRequest, FilesRequest, ProcessRow, Reply, Request, StatsSample, StreamKind, TerminalSize};
 use sbx_rootfs::disk::{LayerFiles, WritableDisk};
 use sbx_rootfs::volumes::{self, Held, Prepared, Sources};
 use sbx_rootfs::{LayerId, LayerMounts, LayerStore};
@@ -23,16 +18,17 @@ use sbx_sandbox::volumes::Volumes;
 use crate::agent::{Agent, unexpected};
 use crate::artifacts::Artifacts;
 use crate::error::Error;
-use crate::machine::{DEATH_PATIENCE, END_PATIENCE, Machine, Parts, Tap};
-use crate::plan::{Card, create_request};
+use crate::home::Home;
+use crate::launching::Launching;
+use crate::machine::{Parts, Tap};
+use crate::plan::{self, Card, Disks, create_request};
 use crate::process::{Process, Started, Streams, kinds};
 use crate::relay::Relay;
+use crate::room::Room;
 use crate::shares::Shared;
 use crate::size::Size;
 use crate::template::Templates;
-
-/// Random bytes that a machine gets at its start.
-const ENTROPY: usize = 64;
+use crate::tenancy::{self, Admitted, SharedMachine, Tenancy};
 
 /// What the machine's card takes of the host without the host having done it before.
 const OFFLOAD: Offload = Offload { checksum: true, tso4: true, tso6: true, ecn: false, uso: false };
@@ -60,9 +56,17 @@ pub struct Setting {
     pub artifacts: Artifacts,
     /// Machines to begin with.
     pub templates: Templates,
+    /// The machine of another that the container shares; `None` where it gets one of its own.
+    pub shared: Option<SharedMachine>,
 }
 
-/// A sandbox of one container in a machine of its own.
+impl Setting {
+    fn size(&self, spec: &SandboxSpec) -> Size {
+        self.shared.as_ref().map_or_else(|| Size::of(&spec.host_config, self.machine.cpus), |shared| shared.size)
+    }
+}
+
+/// A sandbox of one container: in a machine of its own, or in that of another.
 #[derive(Debug)]
 pub struct Sandbox {
     spec: SandboxSpec,
@@ -74,9 +78,8 @@ pub struct Sandbox {
 /// What exists only while the container runs.
 #[derive(Debug)]
 struct Live {
-    machine: Machine,
+    home: Home,
     agent: Agent,
-    cgroup: Cgroup,
     /// Serves the sockets of the host that the guest reaches; ends with its value.
     _relay: Option<Relay>,
     /// Volumes and images that are mounted for it; others may use them too.
@@ -92,70 +95,48 @@ impl Sandbox {
         Self { spec, setting, attachment: None, live: None }
     }
 
-    /// Makes the machine and the container in it and runs its program; also the machine's process.
+    /// Makes the machine, or moves into that of another, makes the container there and runs its program; also the machine's
+    /// process.
     pub fn launch(&mut self) -> Result<(Started, i32), Error> {
         if let Some(attachment) = &mut self.attachment {
             attachment.settle()?;
         }
-        let size = Size::of(&self.spec.host_config, self.setting.machine.cpus);
-        let facts = crate::facts::machine(&self.setting.machine, size);
-        let user = user_of(&self.spec);
-        let template = self.setting.templates.get(size, &self.setting.artifacts, user)?;
         let layers = self.layers()?;
-        let writable = self.writable_disk()?.attach()?;
-        let (shared, held) = self.shared()?;
+        let disk = self.writable_disk()?;
+        let (entry, writable) = match &self.setting.shared {
+            None => (None, disk.attach()?),
+            Some(shared) => (Some(Tenancy::begin(shared, &self.spec.id)?), tenancy::attach(&disk)?),
+        };
+        let room = entry.as_ref().map_or_else(Room::own, |(.., room)| room.clone());
+        let (shared, held) = self.shared(&room)?;
         if self.attachment.is_none() {
             self.attachment = Some(Attachment::allocate(&self.spec, &mut self.setting.network)?);
         }
         let attachment = self.attachment.as_mut().ok_or(Error::NotRunning)?;
-        let etc = EtcFiles::of(&self.spec, &self.setting.network, attachment)?;
+        let files = EtcFiles::of(&self.spec, &self.setting.network, attachment)?;
         let (tap, card) = plug(attachment, &self.setting.network)?;
 
         let ports = shared.sockets.iter().map(|socket| socket.port).collect();
-        let shares = shared.shares.clone();
-        let parts = Parts { layers, writable, tap, shares, ports, user };
-        let (machine, gate, disks) = Machine::wake(&template, parts)?;
-        let pid = machine.pid();
-        let (request, host) = create_request(crate::plan::Parts {
-            spec: &self.spec,
-            machine: &facts,
-            files: &etc,
-            disks: &disks,
-            shared: &shared,
-            card,
-        })?;
-        let terminal = request.plan.process.terminal.is_some();
-        let kinds = kinds(request.plan.process.stdin, terminal);
-        let cgroup = account(&request.plan.cgroup, host, &self.spec, size, pid)?;
-        let mut launching = Launching { machine: Some(machine), cgroup: Some(cgroup) };
-
-        let relay = Relay::start(&gate, &shared.sockets)?;
-        let agent = Agent::connect(gate)?;
-        // The answers are read when every question has been asked: each would cost a way there and back.
-        agent.say("wake", &Request::Wake(wake()?))?;
-        agent.say("make the container", &Request::Create(Box::new(request)))?;
-        let container = self.spec.id.to_string();
-        let attach = AttachRequest { container: container.clone(), streams: kinds.clone(), stdin_once: true };
-        agent.say("attach to the container", &Request::Attach(attach))?;
-        agent.done("wake").map_err(|error| launching.explain(error))?;
-        agent.done("make the container").map_err(|error| launching.explain(error))?;
-        let session = match agent.answer("attach to the container")? {
-            Reply::Session(session) => session,
-            other => return Err(unexpected("attach to the container", &other)),
+        let parts = Parts { layers, writable, tap, shares: shared.shares.clone(), ports, user: user_of(&self.spec) };
+        let size = self.setting.size(&self.spec);
+        let facts = crate::facts::machine(&self.setting.machine, size);
+        let plan = |disks: &Disks| {
+            let (spec, machine, files, room) = (&self.spec, &facts, &files, &room);
+            create_request(plan::Parts { spec, machine, files, disks, shared: &shared, card: card.clone(), room })
         };
-        let streams = Streams::open(&agent, session, &kinds)?;
-        let watch = agent.watch(&Request::WaitContainer { container: container.clone() })?;
-        match agent.ask("start the container", &Request::Start { container })? {
-            Reply::Started { .. } => {}
-            other => return Err(unexpected("start the container", &other)),
-        }
-        template.learn(pid);
+        let mut launching = match entry {
+            None => Launching::make(&self.setting, (&self.spec, size), parts, &plan)?,
+            Some((tenancy, agent, _)) => Launching::enter(tenancy, agent, parts, &plan)?,
+        };
+        let relay = Relay::start(launching.agent.gate(), &shared.sockets)?;
+        let started = launching.converse(&self.spec.id)?;
+        launching.learn();
         attachment.serve()?;
-        let (machine, cgroup) = launching.done()?;
+        let (home, agent) = launching.done()?;
+        let pid = home.pid();
         let writes_to_host = shared.shares.iter().any(|share| !share.read_only);
-        self.live = Some(Live { machine, agent, cgroup, _relay: relay, _held: held, writes_to_host });
-        let process = Process::new(session, watch);
-        Ok((Started { process, stdin: streams.stdin, outputs: streams.outputs, terminal }, pid))
+        self.live = Some(Live { home, agent, _relay: relay, _held: held, writes_to_host });
+        Ok((started, pid))
     }
 
     fn layers(&self) -> Result<LayerFiles, Error> {
@@ -164,10 +145,10 @@ impl Sandbox {
     }
 
     /// What is shared, its directories made ready on the host.
-    fn shared(&self) -> Result<(Shared, Held), Error> {
+    fn shared(&self, room: &Room) -> Result<(Shared, Held), Error> {
         let Setting { volumes, layers, mounts, .. } = &self.setting;
         let Prepared { sources, held } = volumes::prepare(&self.spec, Sources { volumes, layers, mounts, root: None })?;
-        Ok((Shared::of(&self.spec, &sources)?, held))
+        Ok((Shared::of(&self.spec, &sources, room)?, held))
     }
 
     fn writable_disk(&self) -> Result<WritableDisk, Error> {
@@ -245,7 +226,7 @@ impl Sandbox {
         let Some(live) = &self.live else { return };
         let kill = Request::Kill { container: self.container(), signal: libc::SIGKILL };
         if live.agent.tell("kill the container", &kill).is_err() {
-            live.machine.kill_process();
+            live.home.force();
         }
     }
 
@@ -275,27 +256,29 @@ impl Sandbox {
         self.attachment.as_ref().map(Attachment::facts).unwrap_or_default()
     }
 
-    /// The container has ended: the machine writes what it has to write and ends. The address stays, for a restart. Says
-    /// why the machine has ended where that was not the container's end.
+    /// The container has ended: its machine writes what it has to write and ends, or what it has in another's is taken away. The
+    /// address stays, for a restart. Says why the machine has ended where that was not the container's end.
     pub fn end(&mut self) -> Option<String> {
         if let Some(attachment) = &mut self.attachment {
             // What stays is found by its name.
             let _ = attachment.disconnect(&self.setting.network);
         }
         let live = self.live.take()?;
-        let reason = if live.machine.has_ended() {
-            live.machine.wait(DEATH_PATIENCE)
-        } else if self.spec.host_config.auto_remove && !live.writes_to_host {
-            // Nobody will see what was not written.
-            live.machine.kill()
-        } else {
-            match live.agent.say("end", &Request::PowerOff) {
-                Ok(()) => live.machine.wait(END_PATIENCE),
-                Err(_) => live.machine.wait(DEATH_PATIENCE),
-            }
-        };
-        let _ = live.cgroup.remove();
-        reason.map(|reason| Error::MachineEnded(reason).to_string())
+        // Nobody will see what was not written.
+        let in_haste = self.spec.host_config.auto_remove && !live.writes_to_host;
+        match live.home {
+            Home::Own(own) => own.end(&live.agent, in_haste),
+            Home::Shared(tenancy) => tenancy.end(&live.agent, &self.spec.id),
+        }
+    }
+
+    /// Lets another container into the machine: the machine's ends of a control socket and of a gate.
+    pub fn admit(&mut self, control: OwnedFd, gate: OwnedFd) -> Result<Admitted, Error> {
+        let live = self.live.as_mut().ok_or(Error::NotRunning)?;
+        match &mut live.home {
+            Home::Own(own) => own.admit(&live.agent, control, gate.into()),
+            Home::Shared(_) => Err(Error::Unsupported(String::from("the virtual machine is another container's"))),
+        }
     }
 
     /// Gives everything back.
@@ -309,71 +292,10 @@ impl Sandbox {
     }
 }
 
-/// A machine on its way; what fails from here on ends it.
-struct Launching {
-    machine: Option<Machine>,
-    cgroup: Option<Cgroup>,
-}
-
-impl Launching {
-    /// The machine's own words, where it ended instead of answering.
-    fn explain(&mut self, error: Error) -> Error {
-        match (error, self.machine.take()) {
-            (Error::Conversation { step, problem }, Some(machine)) => match machine.kill() {
-                Some(words) => Error::MachineEnded(words),
-                None => Error::Conversation { step, problem },
-            },
-            (error, machine) => {
-                self.machine = machine;
-                error
-            }
-        }
-    }
-
-    fn done(mut self) -> Result<(Machine, Cgroup), Error> {
-        match (self.machine.take(), self.cgroup.take()) {
-            (Some(machine), Some(cgroup)) => Ok((machine, cgroup)),
-            _ => Err(Error::NotRunning),
-        }
-    }
-}
-
-impl Drop for Launching {
-    fn drop(&mut self) {
-        if let Some(machine) = self.machine.take() {
-            machine.kill();
-        }
-        if let Some(cgroup) = self.cgroup.take() {
-            // Found by its name where it stays.
-            let _ = cgroup.remove();
-        }
-    }
-}
-
-/// Puts the machine's process into the container's control group of the host.
-fn account(plan: &CgroupPlan, host: Resources, spec: &SandboxSpec, size: Size, pid: i32) -> Result<Cgroup, Error> {
-    let mut resources = host;
-    if spec.host_config.memory > 0 {
-        resources.memory.limit = i64::try_from(size.host_limit()).ok();
-    }
-    let hierarchies = Hierarchies::detect()?;
-    let cgroup = Cgroup::create(&hierarchies, &CgroupPlan { path: plan.path.clone(), resources })?;
-    cgroup.add(pid)?;
-    Ok(cgroup)
-}
-
 /// The user that a container's machine runs as.
 fn user_of(spec: &SandboxSpec) -> u32 {
     let digits = spec.id.as_str().get(..8).unwrap_or_default();
     FIRST_USER + u32::from_str_radix(digits, 16).unwrap_or_default() % USERS
-}
-
-fn wake() -> Result<WakeRequest, Error> {
-    let mut entropy = vec![0; ENTROPY];
-    let mut source = File::open("/dev/urandom").map_err(Error::io("open /dev/urandom"))?;
-    source.read_exact(&mut entropy).map_err(Error::io("read /dev/urandom"))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(WakeRequest { now: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX), entropy })
 }
 
 /// Plugs a container that has a place on the bridge into it: the machine's end of the wire, and what the guest is told.

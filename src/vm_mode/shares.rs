@@ -11,13 +11,7 @@ use sbx_protocol::guest::Furnishing;
 use sbx_sandbox::spec::{MountKind, SandboxSpec};
 
 use crate::error::Error;
-
-/// Where shares are mounted in the guest.
-const MOUNTED: &str = "/run/sbx/shares";
-/// Where sockets are made in the guest.
-const SOCKETS: &str = "/run/sbx/sockets";
-/// vsock port of the first socket; each has the next.
-pub(crate) const FIRST_SOCKET_PORT: u32 = 2048;
+use crate::room::Room;
 
 /// A directory or file that the guest sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +38,12 @@ pub(crate) struct Socket {
 }
 
 /// Everything that is shared, and what the guest does to see it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shared {
     pub(crate) shares: Vec<Share>,
     /// The container has users of its own.
     mappable: bool,
+    room: Room,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) furnishings: Vec<Furnishing>,
     /// Path in the guest by mount destination.
@@ -57,8 +52,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// What a container's mounts need. `prepared` has the directories of volumes by mount destination.
-    pub(crate) fn of(spec: &SandboxSpec, prepared: &BTreeMap<String, PathBuf>) -> Result<Self, Error> {
-        let mut shared = Self { mappable: spec.host_config.userns_mode == "private", ..Self::default() };
+    pub(crate) fn of(spec: &SandboxSpec, prepared: &BTreeMap<String, PathBuf>, room: &Room) -> Result<Self, Error> {
+        let mut shared = Self {
+            shares: Vec::new(),
+            mappable: spec.host_config.userns_mode == "private",
+            room: room.clone(),
+            sockets: Vec::new(),
+            furnishings: Vec::new(),
+            sources: BTreeMap::new(),
+        };
         for mount in &spec.mounts {
             if mount.kind == MountKind::Tmpfs {
                 continue;
@@ -83,8 +85,8 @@ impl Shared {
     }
 
     fn add_share(&mut self, destination: &str, path: PathBuf, is_file: bool, read_only: bool) {
-        let tag = format!("share{}", self.shares.len());
-        let target = format!("{MOUNTED}/{tag}");
+        let tag = self.room.tag(self.shares.len());
+        let target = self.room.share(self.shares.len());
         self.furnishings.push(Furnishing::Mount {
             source: tag.clone(),
             fstype: "virtiofs".into(),
@@ -99,10 +101,10 @@ impl Shared {
     }
 
     fn add_socket(&mut self, destination: &str, path: PathBuf, metadata: &std::fs::Metadata) {
-        let port = FIRST_SOCKET_PORT + u32::try_from(self.sockets.len()).unwrap_or(u32::MAX / 2);
-        let inside = format!("{SOCKETS}/{port}");
+        let port = self.room.first_port + u32::try_from(self.sockets.len()).unwrap_or(u32::MAX / 2);
+        let inside = format!("{}/{port}", self.room.sockets());
         if self.sockets.is_empty() {
-            self.furnishings.push(Furnishing::Directory { path: SOCKETS.into(), mode: 0o711 });
+            self.furnishings.push(Furnishing::Directory { path: self.room.sockets(), mode: 0o711 });
         }
         self.furnishings.push(Furnishing::Socket {
             path: inside.clone(),

@@ -2,11 +2,13 @@
 //!
 //! Nothing here waits: bytes are taken as they come and sent as they fit.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use sbx_protocol::{ContainerEvent, Decoder, FrameError, Hello, Reply, Request, VERSION, write_frame};
+
+use crate::sys;
 
 /// Replies that nobody reads are kept up to this many bytes; then the connection is dropped.
 const BACKLOG_LIMIT: usize = 4 << 20;
@@ -16,6 +18,8 @@ const BACKLOG_LIMIT: usize = 4 << 20;
 pub(crate) struct Connection {
     socket: UnixStream,
     decoder: Decoder,
+    /// Descriptors that have come with what was said, for the request at hand.
+    files: Vec<OwnedFd>,
     unsent: Vec<u8>,
     /// Greeted, and not for a stream.
     pub(crate) is_control: bool,
@@ -46,6 +50,7 @@ impl Connection {
         Ok(Self {
             socket,
             decoder: Decoder::default(),
+            files: Vec::new(),
             unsent: Vec::new(),
             is_control: false,
             busy: false,
@@ -65,7 +70,7 @@ impl Connection {
     /// Takes what has arrived; `false` at the end.
     pub(crate) fn fill(&mut self) -> bool {
         let mut buffer = [0u8; 16 << 10];
-        match (&self.socket).read(&mut buffer) {
+        match sys::receive_with(self.socket.as_fd(), &mut buffer, &mut self.files) {
             Ok(0) => false,
             Ok(count) => {
                 self.decoder.push(&buffer[..count]);
@@ -92,9 +97,16 @@ impl Connection {
         }
     }
 
+    /// The descriptors that came with the request at hand.
+    pub(crate) fn take_files(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.files)
+    }
+
     /// Answers the request at hand; `false` when the connection is of no use any more.
     pub(crate) fn answer(&mut self, reply: &Reply) -> bool {
         self.busy = false;
+        // Those that no request has asked for.
+        self.files.clear();
         self.was_told |= matches!(reply, Reply::Event(ContainerEvent::Gone { .. }));
         let queued: Result<(), FrameError> = write_frame(&mut self.unsent, reply);
         queued.is_ok() && self.unsent.len() <= BACKLOG_LIMIT && self.flush()

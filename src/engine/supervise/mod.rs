@@ -25,7 +25,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sbx_network::Network;
 use sbx_process_mode::{Joined, Setting};
-use sbx_protocol::{FrameError, Hello, Reply, Request, read_frame, write_frame};
+use sbx_protocol::{Failure, FrameError, Hello, Reply, Request, read_frame, write_frame};
 use sbx_rootfs::{LayerMounts, LayerStore};
 use sbx_sandbox::facts::MachineFacts;
 use sbx_sandbox::id::Id;
@@ -34,12 +34,15 @@ use sbx_sandbox::settings::Settings;
 use sbx_sandbox::spec::SandboxSpec;
 use sbx_sandbox::store::Store;
 use sbx_sandbox::volumes::Volumes;
+use sbx_vm_mode::size::Size;
+use sbx_vm_mode::{Admitted, Door, JoinedContainers, SharedMachine};
 
 pub(crate) use logfile::numbered;
 
 use self::logfile::{LogFile, LogOptions};
 use self::record::Record;
 use self::supervisor::{Parts, Supervisor};
+use crate::client::{Client, ClientError};
 use crate::mode::Sandbox;
 use crate::paths::Paths;
 use crate::remove::Doomed;
@@ -95,7 +98,7 @@ fn assemble(
     (listener, program): (UnixListener, OwnedFd),
 ) -> anyhow::Result<Supervisor> {
     listener.set_nonblocking(true).context("prepare the socket")?;
-    let machine = crate::isolation::machine_on(host.clone(), spec.isolation.isolation, &spec.host_config);
+    let machine = crate::isolation::machine_on(&store, host.clone(), spec.isolation.isolation, &spec.host_config)?;
     let state = store.state(&spec.id)?;
     let files = store.files(&spec.id);
     let log = open_log(&spec, &files.log())?;
@@ -114,8 +117,9 @@ fn assemble(
             let machine = host;
             let artifacts = crate::isolation::artifacts()?;
             let templates = sbx_vm_mode::Templates::of(&paths.root);
+            let shared = shared_machine(paths, &store, &spec, machine.cpus)?;
             let setting =
-                sbx_vm_mode::Setting { machine, files, layers, mounts, network, volumes, artifacts, templates };
+                sbx_vm_mode::Setting { machine, files, layers, mounts, network, volumes, artifacts, templates, shared };
             Sandbox::Vm(Box::new(sbx_vm_mode::Sandbox::new(spec.clone(), setting)))
         }
     };
@@ -143,21 +147,62 @@ fn refuse(listener: &UnixListener, message: &str) {
 
 /// First processes of the containers whose namespaces are joined; they must run.
 fn joined(store: &Store, spec: &SandboxSpec) -> anyhow::Result<Joined> {
-    let find = |mode: &str| -> anyhow::Result<Option<(i32, Id)>> {
-        let Some(reference) = mode.strip_prefix("container:") else { return Ok(None) };
-        let id = store.find(reference)?;
-        let state = store.state(&id)?;
+    let pid_of = |id: &Id| -> anyhow::Result<i32> {
+        let state = store.state(id)?;
         if !state.status.is_active() || state.pid <= 0 {
             bail!("cannot join the namespace of container {id}: it is not running");
         }
-        Ok(Some((state.pid, id)))
+        Ok(state.pid)
     };
-    let host = &spec.host_config;
+    let JoinedContainers { network, files, ipc, pid } = crate::joined::joined(store, &spec.host_config)?;
+    let network = network.as_ref().map(pid_of).transpose()?;
     Ok(Joined {
-        network: find(&host.network_mode)?.map(|(pid, id)| (pid, store.files(&id))),
-        ipc: find(&host.ipc_mode)?.map(|(pid, _)| pid),
-        pid: find(&host.pid_mode)?.map(|(pid, _)| pid),
+        network: network.zip(files.map(|id| store.files(&id))),
+        ipc: ipc.as_ref().map(pid_of).transpose()?,
+        pid: pid.as_ref().map(pid_of).transpose()?,
     })
+}
+
+/// The machine of another that the container has to be in.
+fn shared_machine(
+    paths: &Paths,
+    store: &Store,
+    spec: &SandboxSpec,
+    cpus: u32,
+) -> anyhow::Result<Option<SharedMachine>> {
+    let Some(owner) = crate::joined::owner(store, &spec.host_config)? else { return Ok(None) };
+    let door = DoorOf { paths: paths.clone(), owner: owner.id.clone(), tenant: spec.id.clone() };
+    Ok(Some(SharedMachine {
+        size: Size::of(&owner.host_config, cpus),
+        owner: owner.id,
+        joined: crate::joined::joined(store, &spec.host_config)?,
+        door: Box::new(door),
+    }))
+}
+
+/// The supervisor of another container, which lets this one into its machine.
+#[derive(Debug)]
+struct DoorOf {
+    paths: Paths,
+    owner: Id,
+    tenant: Id,
+}
+
+impl Door for DoorOf {
+    fn admit(&self, control: OwnedFd, gate: OwnedFd) -> Result<Admitted, Failure> {
+        let Self { paths, owner, tenant } = self;
+        let failed = |error: &dyn std::fmt::Display| {
+            crate::failure::other(format!("enter the machine of container {owner}: {error}"))
+        };
+        let client = Client::connect(paths, owner.as_str()).map_err(|error| failed(&error))?;
+        let Some(mut client) = client else {
+            return Err(crate::failure::conflict(format!("cannot join container {owner}: it is not running")));
+        };
+        client.admit(owner.as_str(), tenant.as_str(), [control, gate]).map_err(|error| match error {
+            ClientError::Refused(failure) => failure,
+            error => failed(&error),
+        })
+    }
 }
 
 fn open_log(spec: &SandboxSpec, path: &std::path::Path) -> anyhow::Result<Option<LogFile>> {

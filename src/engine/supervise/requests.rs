@@ -9,8 +9,9 @@ use sbx_protocol::{
 };
 use sbx_sandbox::state::{Event, StartCause, Status};
 use sbx_sandbox::timestamp::Timestamp;
+use sbx_vm_mode::Admitted;
 
-use super::connection::Heard;
+use super::connection::{Connection, Heard};
 use super::health::Schedule;
 use super::process::{Process, Role};
 use super::streams::{Pending, Session, Stream, session_id};
@@ -170,9 +171,15 @@ impl Supervisor {
             | Request::WaitContainer { .. }
             | Request::Stop { .. }
             | Request::Kill { .. } => Err(failure::other("a request that waits")),
-            Request::Wake(_) | Request::Create(_) | Request::PowerOff => {
-                Err(failure::other("a request for the agent of a virtual machine"))
+            Request::Admit { container, .. } => {
+                self.check_running(&container)?;
+                self.admit(id)
             }
+            Request::Wake(_)
+            | Request::Create(_)
+            | Request::PowerOff
+            | Request::Locate { .. }
+            | Request::Remove { .. } => Err(failure::other("a request for the agent of a virtual machine")),
         }
     }
 
@@ -189,6 +196,17 @@ impl Supervisor {
             return Ok(());
         }
         Err(failure::conflict(format!("container {} is not running", self.spec.id)))
+    }
+
+    /// Lets another container into the machine, with the two descriptors that have come with the request.
+    fn admit(&mut self, id: u64) -> Outcome {
+        let files = self.connections.get_mut(&id).map(Connection::take_files).unwrap_or_default();
+        let odd = |_| failure::other("not the descriptors of somebody who moves in");
+        let [control, gate] = files.try_into().map_err(odd)?;
+        self.sandbox.admit(control, gate).map(|admitted| {
+            let Admitted { pid, first_port } = admitted;
+            Reply::Admitted { pid, first_port }
+        })
     }
 
     fn start(&mut self) -> Outcome {

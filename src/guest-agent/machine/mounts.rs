@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, chroot};
 use sbx_container::Error;
 
@@ -47,7 +48,10 @@ pub(crate) fn leave_initramfs() -> Result<(), Error> {
     chdir(NEW).map_err(failed("enter the root"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(failed("move the root"))?;
     chroot(".").map_err(failed("change the root"))?;
-    chdir("/").map_err(failed("enter the root"))
+    chdir("/").map_err(failed("enter the root"))?;
+    // The first process has its root and directory together with the kernel's threads (`rest_init`), and who has them together with
+    // others cannot visit the mount namespace of a container (setns(2)).
+    unshare(CloneFlags::CLONE_FS).map_err(failed("have a root for itself"))
 }
 
 /// Mounts what the kernel offers, and makes the agent's own directory.

@@ -7,6 +7,7 @@
 //! * `Ready` is answered when every stream that its `Attach` or `Exec` announced has connected, in whatever order the
 //!   connections arrive.
 //! * `WaitContainer` is answered at once where the container is over: a host that asks late still learns how it ended.
+//! * A tenant, a container that shares the machine with the one that it was made for, ends with the connection that made it.
 //! * A message that does not parse, or a greeting of another version, is answered by `Failed` with the reason, and the
 //!   connection closed. Requests are carried out whole or not at all, so nothing else has to end.
 
@@ -15,6 +16,7 @@ mod process;
 mod relays;
 mod requests;
 mod streams;
+mod tenants;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -34,6 +36,7 @@ use self::connection::Connection;
 use self::process::{Process, Role};
 use self::relays::{RelayToken, Relays};
 use self::streams::{CHUNK, Session, Stream};
+use self::tenants::{ROUND, Tenancy};
 use crate::containers::Container;
 use crate::wire::Wire;
 
@@ -51,6 +54,8 @@ enum Waiting {
     Process(SessionId),
     /// The end of a container.
     Container(String),
+    /// That nothing is left of a tenant.
+    Removal(String),
 }
 
 /// Everything that the agent knows.
@@ -71,6 +76,7 @@ pub struct Server {
     /// Streams whose session is over and whose last bytes are not out yet.
     farewells: BTreeMap<u64, Stream>,
     relays: Relays,
+    tenants: BTreeMap<String, Tenancy>,
     /// Mount points made for containers, in order.
     mounted: Vec<String>,
     powering_off: bool,
@@ -111,6 +117,7 @@ impl Server {
             exits: VecDeque::new(),
             farewells: BTreeMap::new(),
             relays: Relays::default(),
+            tenants: BTreeMap::new(),
             mounted: Vec::new(),
             powering_off: false,
             counter: 0,
@@ -125,7 +132,10 @@ impl Server {
                 self.handle(token, flags);
             }
             self.settle_processes();
+            self.see_tenants_off();
         }
+        let tenants = std::mem::take(&mut self.tenants).into_values();
+        self.mounted.extend(tenants.flat_map(Tenancy::into_mounted));
         Ok(std::mem::take(&mut self.mounted))
     }
 
@@ -146,7 +156,8 @@ impl Server {
         if self.sessions.values().any(|session| self.wants_input(session) && has_early(session)) {
             return PollTimeout::ZERO;
         }
-        match self.processes.values().filter_map(Process::deadline).min() {
+        let round = self.somebody_leaves().then(|| Instant::now() + ROUND);
+        match self.processes.values().filter_map(Process::deadline).chain(round).min() {
             None => PollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());

@@ -38,6 +38,12 @@ impl Relays {
         self.sockets.insert(socket.path.clone(), (self.counter, socket));
     }
 
+    /// Lets go of the sockets below a directory; connections through them go on.
+    pub(crate) fn remove_below(&mut self, directory: &str) {
+        let below = |path: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+        self.sockets.retain(|path, _| !below(path));
+    }
+
     /// Tells `add` every descriptor and what is waited for on it.
     pub(crate) fn interests<'a>(&'a self, mut add: impl FnMut(RelayToken, BorrowedFd<'a>, PollFlags)) {
         if self.relays.len() < RELAY_LIMIT {

@@ -13,12 +13,13 @@ use sbx_protocol::{
 use super::connection::Heard;
 use super::process::{Process, Role};
 use super::streams::{Pending, Session, Stream, Work, session_id};
+use super::tenants::Tenancy;
 use super::{Server, Waiting};
 use crate::containers::{Container, Place, conflict, not_running, other, signal_process};
 use crate::furnish::{Furnished, furnish};
 use crate::machine;
 
-type Outcome = Result<Reply, Failure>;
+pub(super) type Outcome = Result<Reply, Failure>;
 
 impl Server {
     /// Takes what a connection has to say, and sends it what is left to say.
@@ -43,6 +44,7 @@ impl Server {
         self.waiting.remove(&id);
         // A session that its opener has left before it was ready will never be.
         self.sessions.retain(|_, session| session.ready || session.owner != id);
+        self.evict_tenants_of(id);
     }
 
     /// Works on every message of a connection that has arrived, one at a time.
@@ -99,6 +101,7 @@ impl Server {
             Request::WaitProcess { session } => self.wait_process(id, session),
             Request::WaitContainer { container } => self.wait_container(id, container),
             Request::Ready { session } => self.ready(id, session),
+            Request::Remove { container } => self.remove_tenant(id, container),
             Request::PowerOff => {
                 self.powering_off = true;
                 None
@@ -115,7 +118,7 @@ impl Server {
         let done = |()| Reply::Done;
         match request {
             Request::Wake(request) => machine::wake(&request).map(done).map_err(|error| Failure::from(&error)),
-            Request::Create(request) => self.create(*request).map(done),
+            Request::Create(request) => self.create(id, *request).map(done),
             Request::Start { container } => self.start(&container),
             Request::Attach(request) => self.attach(id, request),
             Request::Exec(request) => self.prepare_exec(id, *request),
@@ -129,12 +132,15 @@ impl Server {
             Request::Stats { container } => {
                 self.container(&container)?.stats().map(|sample| Reply::Stats(Box::new(sample)))
             }
-            Request::Stop { .. } => {
-                Err(other("a request for the supervisor: the agent has no patience to measure".into()))
+            Request::Locate { container } => self.container(&container)?.pid().map(|pid| Reply::Started { pid }),
+            Request::Stop { .. } | Request::Admit { .. } => {
+                Err(other("a request for the supervisor: the agent has neither patience nor machines".into()))
             }
-            Request::WaitProcess { .. } | Request::WaitContainer { .. } | Request::Ready { .. } | Request::PowerOff => {
-                Err(other("a request that waits".into()))
-            }
+            Request::WaitProcess { .. }
+            | Request::WaitContainer { .. }
+            | Request::Ready { .. }
+            | Request::Remove { .. }
+            | Request::PowerOff => Err(other("a request that waits".into())),
         }
     }
 
@@ -142,14 +148,20 @@ impl Server {
         self.containers.get_mut(id).ok_or_else(|| no_container(id))
     }
 
-    fn create(&mut self, request: CreateRequest) -> Result<(), Failure> {
+    fn create(&mut self, connection: u64, request: CreateRequest) -> Result<(), Failure> {
         let id = request.plan.id.clone();
-        if self.containers.get(&id).is_some_and(|container| container.ending().is_none()) {
+        let lives = self.containers.get(&id).is_some_and(|container| container.ending().is_none());
+        if lives || self.tenants.contains_key(&id) {
             return Err(conflict(format!("container {id} exists already")));
         }
         let mut furnished = Furnished::default();
         let steps = furnish(&request.furnishings, &mut furnished);
-        self.mounted.append(&mut furnished.mounted);
+        match &request.tenant {
+            Some(tenant) => {
+                drop(self.tenants.insert(id.clone(), Tenancy::new(connection, tenant, &mut furnished)));
+            }
+            None => self.mounted.append(&mut furnished.mounted),
+        }
         furnished.sockets.into_iter().for_each(|socket| self.relays.add(socket));
         self.counter += 1;
         let place = Place { program: &self.program, stage: &self.stage };
@@ -327,7 +339,7 @@ impl Session {
     }
 }
 
-fn no_container(id: &str) -> Failure {
+pub(super) fn no_container(id: &str) -> Failure {
     Failure { kind: FailureKind::NoSuch, message: format!("No such container: {id}") }
 }
 

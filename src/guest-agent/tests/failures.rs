@@ -90,7 +90,7 @@ fn every_step_that_fails_names_itself() {
     };
     let file = |path: &str| Furnishing::File { path: path.into(), mode: 0o600, contents: vec![1] };
     let cases = [
-        (mount("/dev/sbx-nonesuch", "ext4", "/run/m"), "wait for the device /dev/sbx-nonesuch: it did not appear"),
+        (mount("virtio-mmio.999/1", "ext4", "/run/m"), "wait for the disk virtio-mmio.999/1: it did not appear"),
         (mount("tag", "nonesuch", "/run/m"), "mount nonesuch tag on /run/m: "),
         (mount("tmpfs", "tmpfs", "relative"), "\"relative\": not an absolute path"),
         (file("/run/nonesuch/file"), "write /run/nonesuch/file: "),

@@ -11,3 +11,4 @@ mod pods;
 mod sockets;
 mod streams;
 mod support;
+mod tenants;

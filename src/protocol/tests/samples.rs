@@ -8,7 +8,7 @@ use sbx_container::plan::{
     IdMaps, Interface, Memory, Mount, MountAttributes, MountSource, Namespace, Namespaces, ProcessPlan, Propagation,
     Resources, Rlimit, Root, Seccomp, SeccompArg, SeccompRule, TerminalSize, User,
 };
-use sbx_protocol::guest::{CreateRequest, Furnishing, OverlayRoot, Uplink, WakeRequest};
+use sbx_protocol::guest::{CreateRequest, Furnishing, OverlayRoot, Tenant, Uplink, WakeRequest};
 use sbx_protocol::{
     AttachRequest, BlockUsage, ContainerEvent, ExecRequest, ExitStatus, Failure, FailureKind, FilesRequest, Hello,
     NetworkUsage, ProcessRow, Purpose, Reply, Request, SessionId, StatsSample, StreamKind, VERSION,
@@ -54,6 +54,9 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         Request::Unpause { .. } => "unpause",
         Request::Top { .. } => "top",
         Request::Stats { .. } => "stats",
+        Request::Locate { .. } => "locate",
+        Request::Remove { .. } => "remove",
+        Request::Admit { .. } => "admit",
     };
     let all = [
         Request::Wake(WakeRequest { now: 1_763_697_600_123_456_789, entropy: vec![1, 2, 3, 255] }),
@@ -95,6 +98,9 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         Request::Unpause { container: id() },
         Request::Top { container: id() },
         Request::Stats { container: id() },
+        Request::Locate { container: id() },
+        Request::Remove { container: id() },
+        Request::Admit { container: id(), tenant: "decade".into() },
     ];
     all.into_iter().map(|request| (name(&request), request)).collect()
 }
@@ -116,6 +122,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         Reply::Event(ContainerEvent::Gone { .. }) => "event gone",
         Reply::Processes(_) => "processes",
         Reply::Stats(_) => "stats",
+        Reply::Admitted { .. } => "admitted",
     };
     let failed = |kind| Reply::Failed(Failure { kind, message: "why".into() });
     let status = ExitStatus { code: 137, oom_killed: true };
@@ -133,6 +140,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         Reply::Event(ContainerEvent::Gone { last: Some(status) }),
         Reply::Processes(vec![row()]),
         Reply::Stats(Box::new(stats())),
+        Reply::Admitted { pid: 77, first_port: 65_536 },
     ];
     all.into_iter().map(|reply| (name(&reply), reply)).collect()
 }
@@ -144,7 +152,7 @@ fn create() -> CreateRequest {
             Furnishing::Directory { path: text("/run/l"), mode: 0o755 },
             Furnishing::File { path: text("/run/hosts"), mode: 0o644, contents: b"127.0.0.1 localhost\n".to_vec() },
             Furnishing::Mount {
-                source: text("/dev/vda1"),
+                source: text("virtio-mmio.3/1"),
                 fstype: text("erofs"),
                 target: text("/run/l/0"),
                 read_only: true,
@@ -161,6 +169,7 @@ fn create() -> CreateRequest {
             mtu: 1500,
         }],
         plan: plan(),
+        tenant: Some(Tenant { directory: text("/run/t") }),
     }
 }
 

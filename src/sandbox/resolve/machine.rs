@@ -1,6 +1,7 @@
 //! What a container in a virtual machine cannot have: whatever means something of the host's own kernel. Refused by name.
 
 use crate::config::CreateRequest;
+use crate::host_config::HostConfig;
 use crate::isolation::Mode;
 use crate::size;
 use crate::spec::SandboxSpec;
@@ -29,23 +30,43 @@ pub(super) fn check(request: &CreateRequest, mode: Mode) -> Result<(), Invalid> 
         ("HostConfig.UTSMode", "--uts", &host.uts_mode),
         ("HostConfig.CgroupnsMode", "--cgroupns", &host.cgroupns_mode),
     ];
-    for (field, flag, value) in fields {
-        let shared = match value.as_str() {
-            "host" => "the host's kernel",
-            other if other.starts_with("container:") => "another container's kernel",
-            _ => continue,
-        };
+    if let Some((field, flag, _)) = fields.iter().find(|(.., value)| *value == "host") {
         let message = format!(
-            "{flag} {value} is not possible with --isolation=vm: a virtual machine has a kernel of its own and shares \
-             nothing with {shared}; {WAY_OUT}"
+            "{flag} host is not possible with --isolation=vm: a virtual machine has a kernel of its own and shares \
+             nothing with the host's kernel; {WAY_OUT}"
         );
         return Err(Invalid::new(field, message));
+    }
+    match fields.iter().find(|(.., value)| value.starts_with("container:")) {
+        Some((_, flag, value)) => tenant(host, &format!("{flag} {value}")),
+        None => Ok(()),
+    }
+}
+
+/// What the host enforces on a machine as a whole is for its own container to ask for, not for one that joins it.
+fn tenant(host: &HostConfig, joined: &str) -> Result<(), Invalid> {
+    for (field, flag, set) in [
+        ("HostConfig.CpusetCpus", "--cpuset-cpus", !host.cpuset_cpus.is_empty()),
+        ("HostConfig.CpusetMems", "--cpuset-mems", !host.cpuset_mems.is_empty()),
+        ("HostConfig.BlkioWeightDevice", "--blkio-weight-device", !host.blkio_weight_device.is_empty()),
+        ("HostConfig.BlkioDeviceReadBps", "--device-read-bps", !host.blkio_device_read_bps.is_empty()),
+        ("HostConfig.BlkioDeviceWriteBps", "--device-write-bps", !host.blkio_device_write_bps.is_empty()),
+        ("HostConfig.BlkioDeviceReadIOps", "--device-read-iops", !host.blkio_device_read_iops.is_empty()),
+        ("HostConfig.BlkioDeviceWriteIOps", "--device-write-iops", !host.blkio_device_write_iops.is_empty()),
+    ] {
+        if set {
+            let message = format!(
+                "{flag} is not possible with --isolation=vm and {joined}: the host enforces it on the virtual machine, which \
+                 is that container's; give it to that one, or {WAY_OUT}"
+            );
+            return Err(Invalid::new(field, message));
+        }
     }
     Ok(())
 }
 
 /// `--storage-opt size=`: the writable disk's.
-fn disk_size(host: &crate::host_config::HostConfig) -> Result<(), Invalid> {
+fn disk_size(host: &HostConfig) -> Result<(), Invalid> {
     let field = "HostConfig.StorageOpt";
     if let Some(other) = host.storage_opt.keys().find(|key| *key != "size") {
         return Err(Invalid::new(field, format!("unknown option {other:?} of --storage-opt: the only one is size")));

@@ -55,6 +55,8 @@ pub struct Context<'a> {
     pub identity: Identity,
     /// `SBX_ISOLATION`; empty when it is not set.
     pub isolation_environment: &'a str,
+    /// How a container whose namespaces are joined is kept apart, and its name.
+    pub beside: Option<(isolation::Mode, &'a str)>,
     /// The mounts of the containers of `--volumes-from`, each with the entry that named it, in their order.
     pub inherited: Vec<(String, Vec<MountPoint>)>,
     /// Which of [`bind_sources`] do not exist.
@@ -150,6 +152,7 @@ fn isolation(resolver: &mut Resolver<'_>) -> Result<isolation::Resolved, Invalid
         environment: resolver.context.isolation_environment,
         settings: settings.unwrap_or_default(),
         settings_given: settings.is_some(),
+        beside: resolver.context.beside,
     };
     let obstacle = resolver.context.machine.vm_obstacle.as_deref();
     let resolved = isolation::resolve(sources, obstacle)

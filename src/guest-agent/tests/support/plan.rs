@@ -30,6 +30,7 @@ pub(crate) fn create_request(agent: &Agent, letter: char, args: &[&str]) -> Crea
         root: OverlayRoot { layers: vec![agent.path("layer").to_str().unwrap().to_owned()], writable },
         uplinks: vec![],
         plan: plan(&agent.group, &id, args),
+        tenant: None,
     }
 }
 

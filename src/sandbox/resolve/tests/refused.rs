@@ -52,7 +52,15 @@ fn what_is_the_hosts_is_refused_in_a_virtual_machine() {
         });
     };
     vm("NetworkMode", "--network host is not possible with --isolation=vm", |host| host.network_mode = "host".into());
-    vm("NetworkMode", "another container's kernel", |host| host.network_mode = "container:x".into());
+    let tenant = "not possible with --isolation=vm and --network container:x";
+    vm("CpusetCpus", tenant, |host| {
+        host.network_mode = "container:x".into();
+        host.cpuset_cpus = "0".into();
+    });
+    vm("BlkioDeviceReadBps", "--device-read-bps is not possible with --isolation=vm and --ipc container:x", |host| {
+        host.ipc_mode = "container:x".into();
+        host.blkio_device_read_bps.push(crate::host_config::ThrottleDevice { path: "/dev/sda".into(), rate: 1 });
+    });
     vm("PidMode", "--pid host", |host| host.pid_mode = "host".into());
     vm("IpcMode", "--ipc host", |host| host.ipc_mode = "host".into());
     vm("UTSMode", "--uts host", |host| host.uts_mode = "host".into());
