@@ -191,10 +191,16 @@ fn network_none_has_loopback_alone() {
 }
 
 #[test]
-fn the_networks_of_the_host_and_of_a_container_are_joined() {
+fn the_network_of_the_host_is_joined() {
     each_mode(|m| {
         let outside = m.sh("readlink /proc/self/ns/net").expect_ok();
         assert_eq!(m.in_busybox(&["--network", "host"], "readlink /proc/self/ns/net"), outside.text());
+    });
+}
+
+#[test]
+fn the_network_of_a_container_is_joined() {
+    each_mode(|m| {
         let id = m.detached(&["--hostname", "shared"], &["sleep", "1000"]);
         let joined = ["--network", &format!("container:{id}")];
         assert_eq!(

@@ -133,7 +133,7 @@ const FLAGS: &[(&str, Effect)] = &[
     ("interactive", Test("run_basics::stdin_reaches_the_program_only_with_i")),
     ("ip", Test("network::a_fixed_address_and_mac_are_what_eth0_has")),
     ("ip6", Test("network::a_fixed_address_and_mac_are_what_eth0_has")),
-    ("ipc", Test("namespaces_are_shared_with_the_host_or_another_container")),
+    ("ipc", Test("namespaces_are_shared_with_another_container")),
     ("isolation", Test("run_basics::vm_isolation_says_that_it_is_not_built_yet")),
     ("kernel-memory", Test("what_no_kernel_has_any_more_is_refused")),
     ("label", Inspect(&["-l", "a=1", "--label", "b"], "{{json .Config.Labels}}", "{\"a\":\"1\",\"b\":\"\"}")),
@@ -177,7 +177,7 @@ const FLAGS: &[(&str, Effect)] = &[
         ),
     ),
     ("oom-score-adj", Prints(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj", "500")),
-    ("pid", Test("namespaces_are_shared_with_the_host_or_another_container")),
+    ("pid", Test("namespaces_are_shared_with_another_container")),
     ("pids-limit", Prints(&["--pids-limit", "50"], "cg pids/pids.max pids.max", "50")),
     ("platform", Test("a_platform_that_the_image_does_not_have_is_refused")),
     ("privileged", Test("run_security::privileged_gives_everything_that_the_caller_has")),
@@ -232,7 +232,7 @@ const FLAGS: &[(&str, Effect)] = &[
     ),
     ("user", Prints(&["-u", "alice"], "id -u; id -g; id -G; echo $HOME", "1000\n1000\n1000 50\n/home/alice")),
     ("userns", Prints(&["--userns", "host"], "awk '{ print $1, $2, $3 }' /proc/self/uid_map", "0 0 4294967295")),
-    ("uts", Test("namespaces_are_shared_with_the_host_or_another_container")),
+    ("uts", Test("namespaces_are_shared_with_the_host")),
     ("volume", Test("volumes::a_folder_of_the_host_is_the_same_folder_inside")),
     ("volume-driver", Test("what_sbx_does_not_do_is_refused_by_name")),
     ("volumes-from", Test("volumes::volumes_from_brings_the_volumes_of_another_container")),
@@ -494,16 +494,22 @@ fn block_rates_stand_in_the_cgroup() {
 }
 
 #[test]
-fn namespaces_are_shared_with_the_host_or_another_container() {
+fn namespaces_are_shared_with_the_host() {
     each_mode(|m| {
-        let first = m.detached(&["--name", "first", "--ipc", "shareable"], &["sleep", "1000"]);
-        let own = |kind: &str| m.ok(&["exec", &first, "readlink", &format!("/proc/1/ns/{kind}")]);
         let outside = |kind: &str| m.sh(&format!("readlink /proc/self/ns/{kind}")).expect_ok().text().to_owned();
         for (flag, kind) in [("--pid", "pid"), ("--ipc", "ipc"), ("--uts", "uts")] {
             let script = format!("readlink /proc/self/ns/{kind}");
             assert_eq!(m.in_busybox(&[flag, "host"], &script), outside(kind), "{flag} host");
             assert_ne!(m.in_busybox(&[], &script), outside(kind), "a container has its own {kind} namespace");
         }
+    });
+}
+
+#[test]
+fn namespaces_are_shared_with_another_container() {
+    each_mode(|m| {
+        let first = m.detached(&["--name", "first", "--ipc", "shareable"], &["sleep", "1000"]);
+        let own = |kind: &str| m.ok(&["exec", &first, "readlink", &format!("/proc/1/ns/{kind}")]);
         for (flag, kind) in [("--pid", "pid"), ("--ipc", "ipc"), ("--network", "net")] {
             let shared = m.in_busybox(&[flag, "container:first"], &format!("readlink /proc/self/ns/{kind}"));
             assert_eq!(shared, own(kind), "{flag} container:first");

@@ -68,11 +68,8 @@ fn doctor_knows_that_both_modes_can_be_used() {
 #[test]
 fn what_would_need_the_hosts_kernel_is_refused_by_name() {
     in_vm("what_would_need_the_hosts_kernel_is_refused_by_name", |m| {
-        let other = m.detached(&[], &["sleep", "1000"]);
-        let joined = format!("--network=container:{other}");
         for (flag, text) in [
             ("--network=host", "--network host is not possible with --isolation=vm"),
-            (joined.as_str(), "--network container:"),
             ("--pid=host", "--pid host"),
             ("--ipc=host", "--ipc host"),
             ("--uts=host", "--uts host"),
@@ -84,6 +81,44 @@ fn what_would_need_the_hosts_kernel_is_refused_by_name() {
             let output = m.sbx(&["run", "--rm", flag, BUSYBOX, "true"]);
             assert_eq!(output.status, 125, "{flag}: {output}");
             assert!(output.stderr.contains(text), "{flag}: {output}");
+        }
+    });
+}
+
+#[test]
+fn a_machine_is_shared_only_by_those_who_are_in_it() {
+    in_vm("a_machine_is_shared_only_by_those_who_are_in_it", |m| {
+        let first = m.detached(&["--name", "first"], &["sleep", "1000"]);
+        let outside = m.detached(&["--isolation=process", "--name", "outside"], &["sleep", "1000"]);
+        let alone = m.detached(&["--name", "alone", "--ipc=shareable"], &["sleep", "1000"]);
+        let joins = |name: &str| format!("--network=container:{name}");
+        for (flags, text) in [
+            (vec!["--isolation=process", joins("first").as_str()], "container first is in a virtual machine"),
+            (vec!["--isolation=vm", joins("outside").as_str()], "container outside runs on the host's kernel"),
+            (
+                vec![joins("first").as_str(), "--ipc=container:alone"],
+                "name containers in two virtual machines, first and alone",
+            ),
+            (vec![joins("outside").as_str(), "--ipc=container:alone"], "nobody can join both"),
+            (
+                vec![joins("first").as_str(), "--cpuset-cpus=0"],
+                "--cpuset-cpus is not possible with --isolation=vm and --network",
+            ),
+            (vec![joins("first").as_str(), "--device-read-bps=/dev/loop0:1m"], "--device-read-bps is not possible"),
+        ] {
+            let output = m.sbx(&[&["run", "--rm"], &flags[..], &[BUSYBOX, "true"]].concat());
+            assert_eq!(output.status, 125, "{flags:?}: {output}");
+            assert!(output.stderr.contains(text), "{flags:?}: {output}");
+        }
+        // Whoever leaves it open, or open where it can be, is where the other is.
+        let auto = m.detached(&["--isolation=auto", &joins("outside")], &["sleep", "1000"]);
+        assert_eq!(m.inspect(&auto, "{{.HostConfig.Isolation}}"), "process");
+        let kernel = |flags: &[&str]| m.in_busybox(flags, "uname -v; cat /proc/sys/kernel/random/boot_id");
+        let boot = m.ok(&["exec", &first, "sh", "-c", "uname -v; cat /proc/sys/kernel/random/boot_id"]);
+        assert_eq!(kernel(&[&joins("first")]), boot.trim_end());
+        assert_ne!(kernel(&[&joins("alone")]), boot.trim_end());
+        for id in [first, outside, alone, auto] {
+            m.ok(&["rm", "-f", &id]);
         }
     });
 }

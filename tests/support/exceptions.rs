@@ -2,18 +2,14 @@
 //! `tests/architecture.rs` holds the two together.
 
 /// Name of a test and why its body cannot be true of a container in a machine of its own.
-pub const NOT_IN_VM_MODE: [(&str, &str); 5] = [
+pub const NOT_IN_VM_MODE: [(&str, &str); 4] = [
     (
-        "namespaces_are_shared_with_the_host_or_another_container",
-        "a machine has a kernel of its own, and whoever asks for another's namespaces is refused by name",
+        "namespaces_are_shared_with_the_host",
+        "a machine has a kernel of its own, and whoever asks for the host's namespaces is refused by name",
     ),
     (
-        "the_networks_of_the_host_and_of_a_container_are_joined",
-        "a machine has a kernel of its own, and whoever asks for another's namespaces is refused by name",
-    ),
-    (
-        "a_container_in_the_network_of_another_reaches_it_on_loopback",
-        "a machine has a kernel of its own, and whoever asks for another's namespaces is refused by name",
+        "the_network_of_the_host_is_joined",
+        "a machine has a kernel of its own, and whoever asks for the host's namespaces is refused by name",
     ),
     (
         "every_difference_from_docker_is_explained",
