@@ -3,10 +3,9 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
 
 use support::machine::Mode;
+use support::unix_socket::Server;
 use support::{BUSYBOX, Machine, each_mode, eventually};
 
 /// Fetches from inside a container. (busybox's wget cannot look names up in a static binary, and crashes.)
@@ -112,42 +111,18 @@ const EAT: &str = "exec dd if=/dev/zero of=/dev/null bs=200M count=1";
 fn a_socket_in_a_bind_of_a_sidecar_leads_to_its_server() {
     each_mode(|m| {
         let first = m.detached(&[], &["sleep", "1000"]);
-        let paths = [m.path("one"), m.path("two")];
-        let servers: Vec<_> = paths
-            .iter()
-            .map(|path| {
-                let listener = UnixListener::bind(path).expect("a socket");
-                std::thread::spawn(move || {
-                    let (mut stream, _) = listener.accept().expect("a connection");
-                    let mut text = String::new();
-                    stream.read_to_string(&mut text).expect("what the container said");
-                    stream.write_all(text.to_uppercase().as_bytes()).expect("an answer");
-                })
-            })
-            .collect();
-        let own = std::env::current_exe().expect("this program");
-        let program = format!("{}:/client:ro", own.display());
         let joined = format!("container:{first}");
-        for path in &paths {
-            let bind = format!("{}:/sock", path.display());
-            let flags = ["--network", &joined, "-v", &bind, "-v", &program, "-e", "SBX_TEST_SOCKET=/sock"];
-            let answer = m.in_busybox(&flags, "/client --exact the_client_of_a_unix_socket --nocapture");
-            assert!(answer.contains("the other side said: HELLO"), "{answer}");
+        for socket in ["one", "two"] {
+            let server = Server::start(m, socket);
+            assert_eq!(server.asked_by(m, &["--network", &joined], "the_client_of_a_unix_socket"), "HELLO", "{socket}");
         }
-        servers.into_iter().for_each(|server| server.join().expect("a server"));
     });
 }
 
-/// Not a test of this machine: what the container of the test above runs.
+/// Runs inside the containers of the test above.
 #[test]
 fn the_client_of_a_unix_socket() {
-    let Ok(path) = std::env::var("SBX_TEST_SOCKET") else { return };
-    let mut stream = std::os::unix::net::UnixStream::connect(path).expect("connect");
-    stream.write_all(b"hello").expect("say something");
-    stream.shutdown(std::net::Shutdown::Write).expect("end");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("hear something");
-    println!("the other side said: {text}");
+    support::unix_socket::client();
 }
 
 #[test]

@@ -189,8 +189,8 @@ impl Client {
     }
 
     /// Asks for a place in the container's machine for another: the machine's ends of a control socket and of a gate go with it.
-    pub fn admit(&mut self, container: &str, tenant: &str, ends: [OwnedFd; 2]) -> Result<Admitted, ClientError> {
-        let request = Request::Admit { container: container.to_owned(), tenant: tenant.to_owned() };
+    pub fn admit(&mut self, container: &str, ends: [OwnedFd; 2]) -> Result<Admitted, ClientError> {
+        let request = Request::Admit { container: container.to_owned() };
         let mut frame = Vec::new();
         write_frame(&mut frame, &request)?;
         let files = ends.each_ref().map(AsRawFd::as_raw_fd);

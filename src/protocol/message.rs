@@ -150,13 +150,11 @@ pub enum Request {
         /// Container id.
         container: String,
     },
-    /// Let a container move into the machine of this one. Two descriptors come with it: the machine's end of a control socket,
+    /// Let another container move into the machine of this one. Two descriptors come with it: the machine's end of a control socket,
     /// and the inner end of a gate to the guest's ports. Answered by `Admitted`.
     Admit {
-        /// Id of the container that is to run.
+        /// Id of the container that runs.
         container: String,
-        /// Id of the one that moves in.
-        tenant: String,
     },
 }
 

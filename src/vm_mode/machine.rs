@@ -223,7 +223,11 @@ impl Machine {
 fn child(mut out: PipeWriter, body: impl FnOnce(PipeWriter) -> Result<Exit, Error>) -> u8 {
     // Only for show.
     let _ = nix::sys::prctl::set_name(c"sbx-vmm");
-    let Ok(own) = out.try_clone() else { return 1 };
+    let (Ok(own), Ok(panics)) = (out.try_clone(), out.try_clone()) else { return 1 };
+    // The standard hook looks for files when a backtrace is asked for, which a confined thread dies of.
+    std::panic::set_hook(Box::new(move |panic| {
+        let _ = writeln!(&panics, "sbx-vmm: {panic}");
+    }));
     match body(own) {
         Ok(Exit::PowerOff(0) | Exit::Reset | Exit::Stopped) => 0,
         Ok(exit) => {

@@ -24,6 +24,7 @@ pub mod registry;
 pub mod sys;
 pub mod tarball;
 pub mod terminal;
+pub mod unix_socket;
 pub mod wait;
 
 pub use image::{BUSYBOX, Image};

@@ -171,7 +171,7 @@ fn shared_machine(
     cpus: u32,
 ) -> anyhow::Result<Option<SharedMachine>> {
     let Some(owner) = crate::joined::owner(store, &spec.host_config)? else { return Ok(None) };
-    let door = DoorOf { paths: paths.clone(), owner: owner.id.clone(), tenant: spec.id.clone() };
+    let door = DoorOf { paths: paths.clone(), owner: owner.id.clone() };
     Ok(Some(SharedMachine {
         size: Size::of(&owner.host_config, cpus),
         owner: owner.id,
@@ -185,12 +185,11 @@ fn shared_machine(
 struct DoorOf {
     paths: Paths,
     owner: Id,
-    tenant: Id,
 }
 
 impl Door for DoorOf {
     fn admit(&self, control: OwnedFd, gate: OwnedFd) -> Result<Admitted, Failure> {
-        let Self { paths, owner, tenant } = self;
+        let Self { paths, owner } = self;
         let failed = |error: &dyn std::fmt::Display| {
             crate::failure::other(format!("enter the machine of container {owner}: {error}"))
         };
@@ -198,7 +197,7 @@ impl Door for DoorOf {
         let Some(mut client) = client else {
             return Err(crate::failure::conflict(format!("cannot join container {owner}: it is not running")));
         };
-        client.admit(owner.as_str(), tenant.as_str(), [control, gate]).map_err(|error| match error {
+        client.admit(owner.as_str(), [control, gate]).map_err(|error| match error {
             ClientError::Refused(failure) => failure,
             error => failed(&error),
         })

@@ -171,7 +171,7 @@ impl Supervisor {
             | Request::WaitContainer { .. }
             | Request::Stop { .. }
             | Request::Kill { .. } => Err(failure::other("a request that waits")),
-            Request::Admit { container, .. } => {
+            Request::Admit { container } => {
                 self.check_running(&container)?;
                 self.admit(id)
             }

@@ -100,7 +100,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         Request::Stats { container: id() },
         Request::Locate { container: id() },
         Request::Remove { container: id() },
-        Request::Admit { container: id(), tenant: "decade".into() },
+        Request::Admit { container: id() },
     ];
     all.into_iter().map(|request| (name(&request), request)).collect()
 }
