@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use sbx_container::sys::{AttributeChange, OPEN_TREE_CLONE, Recursion, attr, mount_setattr, open_tree};
 
 /// Leaves the starter's session and directory, and closes every descriptor from 3 on but `kept`. Standard input becomes
@@ -29,14 +29,10 @@ pub(crate) fn detach(kept: BorrowedFd<'_>) -> io::Result<()> {
 
 /// The `N` descriptors that come next; `None` at the end of the stream.
 pub(crate) fn receive<const N: usize>(channel: BorrowedFd<'_>) -> io::Result<Option<[OwnedFd; N]>> {
-    let mut byte = [0];
-    let mut slices = [IoSliceMut::new(&mut byte)];
-    let mut space = cmsg_space!([RawFd; 8]);
-    let message = recvmsg::<()>(channel.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    if message.bytes == 0 {
+    let mut received = Vec::with_capacity(N);
+    if receive_with(channel, &mut [0], &mut received)? == 0 {
         return Ok(None);
     }
-    let received = descriptors(&message)?;
     let odd = |_| io::Error::new(io::ErrorKind::InvalidData, "not the descriptors of a sandbox");
     received.try_into().map(Some).map_err(odd)
 }
@@ -46,20 +42,13 @@ pub(crate) fn receive_with(stream: BorrowedFd<'_>, buffer: &mut [u8], files: &mu
     let mut slices = [IoSliceMut::new(buffer)];
     let mut space = cmsg_space!([RawFd; 8]);
     let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    files.extend(descriptors(&message)?);
-    Ok(message.bytes)
-}
-
-/// The descriptors of a message that has just been received.
-fn descriptors<T>(message: &RecvMsg<'_, '_, T>) -> io::Result<Vec<OwnedFd>> {
-    let mut received = Vec::new();
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = part {
             // SAFETY: the kernel has just installed these descriptors for us; each is wrapped once.
-            received.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            files.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    Ok(received)
+    Ok(message.bytes)
 }
 
 /// The file of this program on a detached read-only mount. A process that gets at the file through a supervisor or a
